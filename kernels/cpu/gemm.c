@@ -1,0 +1,251 @@
+/* y = act(x W^T + bias) (+ y), row-invariant, on packed weights.
+ *
+ *   W   panels of 16 outputs, [ceil(n_out / 16)][n_in][16] in the checkpoint's type, zero-padded
+ *
+ * Every element of y is one chain acc = fma(x[k], w[k], acc), k = 0 .. n_in - 1, starting at 0.  No
+ * loop below changes that order, only how many chains run side by side; so the bits of a row do not
+ * depend on the rows beside it.
+ *
+ *   n <= 6 rows      bound by memory: rows x 1..4 panels in registers, weights widened as they come
+ *   more rows        bound by arithmetic: a block of K_BLOCK x 16 weights is widened once into L1,
+and
+ *                    groups of 3..6 rows run over it; their chains wait in `acc` between blocks */
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/openmp.h"
+#include "kernels/cpu/queue.h"
+#include "kernels/cpu/vector.h"
+#include "kernels/device.h"
+
+enum {
+    PANEL = 16,     /* outputs of a panel: two vectors */
+    MAX_GROUP = 6,  /* rows in registers: 6 rows x 2 vectors of chains + 2 of weights + 1 of x */
+    MAX_PANELS = 4, /* panels in registers for one row: 8 chains hide the latency of fma */
+    K_BLOCK = 256,  /* 16 KiB of widened weights: half of a 32 KiB L1 */
+    ROW_TILE = 96,  /* rows that pass over a panel in one task; a multiple of MAX_GROUP */
+};
+
+struct packed {
+    int n_out, n_in, n_panels;
+    enum dtype type;
+    size_t panel_bytes;
+    char *panels; /* [n_panels][n_in][PANEL] of type, owned */
+};
+
+struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in)
+{
+    REQUIRE(n_out > 0 && n_in > 0);
+    size_t size = dtype_size(t);
+    struct packed *p = device_alloc(dev, sizeof(*p), "a weight's description");
+    *p = (struct packed){.n_out = n_out, .n_in = n_in, .type = t};
+    p->n_panels = (n_out + PANEL - 1) / PANEL;
+    p->panel_bytes = (size_t)n_in * PANEL * size;
+    p->panels = device_alloc(dev, (size_t)p->n_panels * p->panel_bytes, "weights");
+#pragma omp parallel for if ((size_t)n_out * n_in > PARALLEL_WORK)
+    for (int i = 0; i < p->n_panels; i++) {
+        char *panel = p->panels + (size_t)i * p->panel_bytes;
+        for (int k = 0; k < n_in; k++)
+            for (int j = 0; j < PANEL; j++, panel += size) {
+                int out = i * PANEL + j;
+                if (out < n_out)
+                    memcpy(panel, (const char *)w + ((size_t)out * n_in + k) * size, size);
+                else
+                    memset(panel, 0, size);
+            }
+    }
+    return p;
+}
+
+void cpu_packed_free(struct device *dev, struct packed *w)
+{
+    if (w == NULL) return;
+    device_free(dev, w->panels);
+    device_free(dev, w);
+}
+
+/* ---- chains ---------------------------------------------------------------------------------- */
+
+struct chains_args {
+    const float *x; /* [n_rows][ldx] */
+    size_t ldx;
+    const char *w; /* [n_k][PANEL] of the function's type, the next panel panel_bytes behind */
+    size_t panel_bytes;
+    int n_k;
+    float *acc; /* [n_rows][n_panels * PANEL] */
+};
+
+/* Runs the chains of n_rows rows and n_panels panels over n_k steps, from and back to acc.  The
+ * first three are constants where this is inlined. */
+static inline __attribute__((always_inline)) void
+run_chains(const int n_rows, const int n_panels, const enum dtype type, const struct chains_args *c)
+{
+    enum { N_VEC = PANEL / VEC };
+    const size_t size = type == DTYPE_F32 ? 4 : 2, ldx = c->ldx, panel_bytes = c->panel_bytes;
+    const float *x = c->x;
+    const char *w = c->w;
+    vec a[MAX_GROUP][MAX_PANELS * N_VEC];
+#pragma GCC unroll 8
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < n_panels * N_VEC; j++)
+            a[r][j] = vec_load(c->acc + (r * n_panels * N_VEC + j) * VEC);
+    for (int k = 0; k < c->n_k; k++) {
+        vec weights[MAX_PANELS * N_VEC];
+#pragma GCC unroll 8
+        for (int j = 0; j < n_panels * N_VEC; j++) {
+            const char *p = w + (size_t)(j / N_VEC) * panel_bytes;
+            weights[j] = vec_load_as(p + ((size_t)k * PANEL + (j % N_VEC) * VEC) * size, type);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < n_rows; r++) {
+            vec value = vec_set(x[(size_t)r * ldx + k]);
+#pragma GCC unroll 8
+            for (int j = 0; j < n_panels * N_VEC; j++)
+                a[r][j] = vec_fma(value, weights[j], a[r][j]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < n_panels * N_VEC; j++)
+            vec_store(c->acc + (r * n_panels * N_VEC + j) * VEC, a[r][j]);
+}
+
+typedef void chains_fn(const struct chains_args *c);
+
+#define CHAINS(rows, panels, type)                                                                 \
+    static void chains_##rows##_##panels##_##type(const struct chains_args *c)                     \
+    {                                                                                              \
+        run_chains(rows, panels, DTYPE_##type, c);                                                 \
+    }
+#define CHAINS_OF_TYPE(type)                                                                       \
+    CHAINS(1, 1, type)                                                                             \
+    CHAINS(1, 2, type)                                                                             \
+    CHAINS(1, 4, type)                                                                             \
+    CHAINS(2, 1, type)                                                                             \
+    CHAINS(2, 2, type)                                                                             \
+    CHAINS(3, 1, type)                                                                             \
+    CHAINS(3, 2, type)                                                                             \
+    CHAINS(4, 1, type)                                                                             \
+    CHAINS(5, 1, type)                                                                             \
+    CHAINS(6, 1, type)
+CHAINS_OF_TYPE(F32)
+CHAINS_OF_TYPE(F16)
+CHAINS_OF_TYPE(BF16)
+
+/* [type][rows - 1][log2 of panels] */
+#define TABLE_OF_TYPE(type)                                                                        \
+    [DTYPE_##type] = {                                                                             \
+        {chains_1_1_##type, chains_1_2_##type, chains_1_4_##type},                                 \
+        {chains_2_1_##type, chains_2_2_##type},                                                    \
+        {chains_3_1_##type, chains_3_2_##type},                                                    \
+        {chains_4_1_##type},                                                                       \
+        {chains_5_1_##type},                                                                       \
+        {chains_6_1_##type},                                                                       \
+    }
+static chains_fn *const chains[3][MAX_GROUP][3] = {
+    TABLE_OF_TYPE(F32),
+    TABLE_OF_TYPE(F16),
+    TABLE_OF_TYPE(BF16),
+};
+
+/* ---- rows x panels -----------------------------------------------------------------------------
+ */
+
+/* Writes the outputs col .. col + PANEL - 1 of a row, as many as there are, from their chains. */
+static inline void finish(const struct gemm_args *a, int row, int col, const float *acc)
+{
+    float *y = (float *)a->y + (size_t)row * a->ldy + col;
+    for (int j = 0; j < PANEL; j += VEC) {
+        int n = a->w->n_out - col - j;
+        if (n <= 0) return;
+        if (n > VEC) n = VEC;
+        vec value = vec_load(acc + j);
+        if (a->bias != NULL) value += vec_load_n(a->bias + col + j, n);
+        value = vec_activate(value, a->activation);
+        if (a->add) value += vec_load_n(y + j, n);
+        vec_store_n(y + j, value, n);
+    }
+}
+
+static void run_few_rows(const struct gemm_args *a, int n, struct share panels)
+{
+    static const unsigned max_log2[MAX_GROUP] = {2, 1, 1, 0, 0, 0}; /* panels in registers */
+    const struct packed *w = a->w;
+    for (int panel = panels.first; panel < panels.end;) {
+        unsigned log2 = max_log2[n - 1];
+        while (log2 > 0 && panel + (1 << log2) > panels.end) log2--;
+        int n_panels = 1 << log2;
+        float acc[MAX_GROUP * MAX_PANELS * PANEL] = {0};
+        chains[w->type][n - 1][log2](&(struct chains_args){
+            .x = a->x,
+            .ldx = (size_t)a->ldx,
+            .w = w->panels + panel * w->panel_bytes,
+            .panel_bytes = w->panel_bytes,
+            .n_k = w->n_in,
+            .acc = acc,
+        });
+        for (int r = 0; r < n; r++)
+            for (int j = 0; j < n_panels; j++)
+                finish(a, r, (panel + j) * PANEL, acc + (r * n_panels + j) * PANEL);
+        panel += n_panels;
+    }
+}
+
+/* A tile of more than MAX_GROUP rows over one panel. */
+static void run_tile(const struct gemm_args *a, int first_row, int n_rows, int panel)
+{
+    const struct packed *w = a->w;
+    const char *weights = w->panels + panel * w->panel_bytes;
+    const size_t size = dtype_size(w->type);
+    const float *x = (const float *)a->x + (size_t)first_row * a->ldx;
+    const int n_groups = (n_rows + MAX_GROUP - 1) / MAX_GROUP;
+    float block[K_BLOCK * PANEL], acc[ROW_TILE * PANEL];
+    memset(acc, 0, (size_t)n_rows * PANEL * sizeof(*acc));
+    for (int k = 0; k < w->n_in; k += K_BLOCK) {
+        int n_k = w->n_in - k < K_BLOCK ? w->n_in - k : K_BLOCK;
+        const char *wide = weights + (size_t)k * PANEL * size;
+        if (w->type != DTYPE_F32) {
+            widen(block, wide, w->type, n_k * PANEL);
+            wide = (const char *)block;
+        }
+        for (int g = 0; g < n_groups; g++) {
+            int r = g * n_rows / n_groups, end = (g + 1) * n_rows / n_groups;
+            chains[DTYPE_F32][end - r - 1][0](&(struct chains_args){
+                .x = x + (size_t)r * a->ldx + k,
+                .ldx = (size_t)a->ldx,
+                .w = wide,
+                .n_k = n_k,
+                .acc = acc + (size_t)r * PANEL,
+            });
+        }
+    }
+    for (int r = 0; r < n_rows; r++) finish(a, first_row + r, panel * PANEL, acc + r * PANEL);
+}
+
+static void run_many_rows(const struct gemm_args *a, int n, int n_tiles, struct share tasks)
+{
+    int n_panels = a->w->n_panels;
+    for (int task = tasks.first; task < tasks.end; task++) {
+        int64_t tile = task / n_panels;
+        int first = (int)(n * tile / n_tiles), end = (int)(n * (tile + 1) / n_tiles);
+        run_tile(a, first, end - first, task % n_panels);
+    }
+}
+
+static void gemm_run(const struct gemm_args *a)
+{
+    const int n = cpu_n_rows(a->n, a->max);
+    const struct packed *w = a->w;
+    REQUIRE(a->ldx >= w->n_in && a->ldy >= w->n_out);
+    if (n == 0) return;
+    const int n_tiles = (n + ROW_TILE - 1) / ROW_TILE;
+#pragma omp parallel if ((size_t)n * w->n_out * w->n_in > PARALLEL_WORK)
+    {
+        if (n <= MAX_GROUP)
+            run_few_rows(a, n, thread_share(w->n_panels));
+        else
+            run_many_rows(a, n, n_tiles, thread_share(n_tiles * w->n_panels));
+    }
+}
+
+CPU_OPERATION(gemm, gemm_args)

@@ -1,0 +1,60 @@
+/* The draft: proposes tokens that the target verifies.
+ *
+ * A kind is a table of functions; the engine knows only this header.  Kinds that propose from
+ * hidden states (ViSpec, EAGLE-2, later EAGLE-3 and Medusa), from tokens alone (n-gram) or with a
+ * small model of their own all fill the same beam (kernels/sequence.h), from which ops->select
+ * takes the tree: what a kind proposes never changes an answer, only its speed.  Engine thread
+ * only. */
+#ifndef RUNTIME_DRAFT_DRAFT_H
+#define RUNTIME_DRAFT_DRAFT_H
+
+#include "kernels/device.h"
+#include "runtime/model/lm.h"
+
+/* What one growing of trees works on; owned by the round. */
+struct draft_round {
+    struct round_state state;
+    struct beam beam;
+    struct draft_rows extend; /* rows since the last extend, made by ops->accept */
+    const void *hidden;       /* act, the verify pass's hidden states that extend.h_row names */
+    struct tree tree;         /* of the previous round, for ops->carry */
+    struct kv_pool kv;        /* draft pool; all zero where the kind keeps no rows */
+};
+
+struct draft {
+    const struct draft_kind *kind;
+    struct lm_config cfg; /* the draft layer's shape; n_layers = 0: needs no draft pages */
+    enum image_rows image_rows;
+    int n_image_outputs; /* vectors an image gets beside its features: num_q (adaptor), else 0 */
+};
+
+struct draft_kind {
+    const char *name; /* as --draft names it */
+
+    /* Queues: vectors[0 .. n_image_outputs) = what the draft keeps of an image's n features (float
+     * [n][hidden]); the last is g, the global vector, those before it the compressed tokens.  NULL
+     * where n_image_outputs is 0. */
+    void (*encode_image)(struct draft *d, struct stream *s, const float *features, int n,
+                         float *vectors);
+
+    /* Queues extend and `depth` expansions: leaves the candidates of all drafting seats in beam,
+     * and carries (ops->carry) what the next round needs. */
+    void (*propose)(struct draft *d, struct stream *s, const struct draft_round *r);
+
+    void (*close)(struct draft *d);
+};
+
+/* Opens the draft in `dir` (ViSpec's layout; without imadpt and img_fc tensors it is EAGLE-2), or
+ * the kind `none` for dir "none".  The target is borrowed. */
+struct draft_limits {
+    int max_seqs;
+    int max_extend;       /* rows that one extend may get */
+    int k;                /* rows of a beam */
+    int n_positions;      /* as for lm_open */
+    int max_image_tokens; /* features of one image; 0 where there are no images */
+};
+int draft_open(struct draft **out, struct device *dev, const char *dir, const struct lm *target,
+               const struct draft_limits *limits, struct error *err);
+void draft_close(struct draft *d); /* accepts NULL */
+
+#endif

@@ -1,0 +1,411 @@
+#include "runtime/engine/engine.h"
+
+#include "runtime/engine/internal.h"
+#include "runtime/engine/scheduler.h"
+#include "runtime/mem.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum {
+    DEFAULT_SEQS = 8,
+    DEFAULT_QUEUE = 64,
+    DEFAULT_ROWS = 512,
+    DEFAULT_CACHE = 64 << 10, /* slots */
+    MIN_PROMPT_ROWS = 64,     /* of a step, however many trees it holds */
+    /* The CPU's default tree: bench/decode.c's choice on two cores; the paper's 3/8/30 is for CUDA. */
+    CPU_DEPTH = 3,
+    CPU_TOP_K = 2,
+    CPU_NODES = 6,
+};
+
+struct engine {
+    struct device *dev;
+    struct model *model;
+    struct draft *draft;
+    struct round *round;
+    struct scheduler *scheduler;
+    struct engine_info info;
+    char *model_name;
+    int max_queue;
+    pthread_t thread;
+    bool has_thread;
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    /* Under lock: */
+    struct job *first_waiting, *last_waiting;
+    int n_waiting;
+    uint64_t next_id;
+    uint64_t *cancelled; /* ids that the engine's thread has not looked at yet */
+    int n_cancelled;
+    bool is_closing, is_refusing;
+    struct engine_stats stats;
+    uint64_t n_cancelled_waiting;
+};
+
+/* ---- the engine's thread -------------------------------------------------------------------------- */
+
+static struct job *pop_waiting_locked(struct engine *e)
+{
+    struct job *job = e->first_waiting;
+    e->first_waiting = job->next;
+    if (!e->first_waiting) e->last_waiting = NULL;
+    e->n_waiting--;
+    return job;
+}
+
+/* Takes job `id` out of the queue; NULL if it does not wait. */
+static struct job *remove_waiting_locked(struct engine *e, uint64_t id)
+{
+    struct job **link = &e->first_waiting, *last = NULL;
+    while (*link && (*link)->id != id) {
+        last = *link;
+        link = &(*link)->next;
+    }
+    struct job *job = *link;
+    if (!job) return NULL;
+    *link = job->next;
+    if (e->last_waiting == job) e->last_waiting = last;
+    e->n_waiting--;
+    return job;
+}
+
+/* Cancels what clients asked for.  Events are sent without the lock. */
+static void do_cancels(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    while (e->n_cancelled > 0) {
+        uint64_t id = e->cancelled[--e->n_cancelled];
+        struct job *job = remove_waiting_locked(e, id);
+        e->n_cancelled_waiting += job != NULL;
+        pthread_mutex_unlock(&e->lock);
+        if (job)
+            job_end(job, GEN_CANCELLED, NULL);
+        else
+            scheduler_cancel(e->scheduler, id, GEN_CANCELLED);
+        pthread_mutex_lock(&e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Seats waiting jobs, first come first served, while they fit. */
+static void do_admissions(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    while (e->first_waiting) {
+        struct job *job = pop_waiting_locked(e);
+        pthread_mutex_unlock(&e->lock);
+        bool is_seated = scheduler_admit(e->scheduler, job);
+        pthread_mutex_lock(&e->lock);
+        if (is_seated) continue;
+        job->next = e->first_waiting;
+        e->first_waiting = job;
+        if (!e->last_waiting) e->last_waiting = job;
+        e->n_waiting++;
+        break;
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void publish_stats(struct engine *e)
+{
+    struct engine_stats stats;
+    scheduler_get_stats(e->scheduler, &stats);
+    pthread_mutex_lock(&e->lock);
+    stats.n_finished[GEN_CANCELLED] += e->n_cancelled_waiting;
+    e->stats = stats;
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Waits until there may be something to do; false when the engine closes. */
+static bool wait_for_work(struct engine *e, bool is_idle)
+{
+    pthread_mutex_lock(&e->lock);
+    while (is_idle && !e->is_closing && !e->first_waiting && e->n_cancelled == 0)
+        pthread_cond_wait(&e->wake, &e->lock);
+    bool goes_on = !e->is_closing;
+    pthread_mutex_unlock(&e->lock);
+    return goes_on;
+}
+
+static void *engine_main(void *arg)
+{
+    struct engine *e = arg;
+    bool is_idle = false;
+    while (wait_for_work(e, is_idle)) {
+        do_cancels(e);
+        do_admissions(e);
+        is_idle = !scheduler_step(e->scheduler);
+        publish_stats(e);
+    }
+    /* Nobody adds to the queue any more: closing refuses new jobs. */
+    while (e->first_waiting) job_end(pop_waiting_locked(e), GEN_CANCELLED, NULL);
+    scheduler_cancel_all(e->scheduler, GEN_CANCELLED);
+    while (scheduler_step(e->scheduler)) continue;
+    return NULL;
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------- */
+
+static int or_default(int value, int otherwise)
+{
+    return value > 0 ? value : otherwise;
+}
+
+/* The sizes that options and model leave; *cache_slots is the target's cache in slots. */
+static int choose_sizes(const struct engine_options *opt, const struct model_config *model,
+                        struct engine_info *info, struct round_limits *limits, struct error *err)
+{
+    limits->depth = or_default(opt->draft_depth, CPU_DEPTH);
+    limits->k = or_default(opt->draft_top_k, CPU_TOP_K);
+    limits->n_nodes = or_default(opt->draft_nodes, CPU_NODES);
+    if (limits->depth * limits->k > MAX_NODES)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--draft-depth %d times --draft-top-k %d is %d, more than %d",
+                         limits->depth, limits->k, limits->depth * limits->k, MAX_NODES);
+    if (limits->n_nodes > MAX_NODES || limits->k > MAX_TOP_K)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--draft-nodes %d and --draft-top-k %d can be %d and %d at most",
+                         limits->n_nodes, limits->k, MAX_NODES, MAX_TOP_K);
+
+    int longest = model->lm.max_positions;
+    limits->max_seqs = or_default(opt->max_num_seqs, DEFAULT_SEQS);
+    info->max_model_len = or_default(opt->max_model_len, longest);
+    if (info->max_model_len > longest)
+        return error_set(err, ERROR_BAD_REQUEST, "--max-model-len %d is more than the model's %d",
+                         info->max_model_len, longest);
+    int slack = scheduler_slots(limits, 0);
+    int64_t wanted = (int64_t)limits->max_seqs * (info->max_model_len + slack);
+    int64_t slots = or_default(opt->kv_cache_tokens, DEFAULT_CACHE);
+    if (opt->kv_cache_tokens <= 0 && slots > wanted) slots = wanted;
+    if (slots < info->max_model_len + slack) {
+        if (opt->max_model_len > 0 || slots <= slack + 1)
+            return error_set(err, ERROR_BAD_REQUEST,
+                             "--kv-cache-tokens %lld does not hold one sequence of %d tokens and "
+                             "its tree, %d slots",
+                             (long long)slots, info->max_model_len, info->max_model_len + slack);
+        info->max_model_len = (int)slots - slack;
+    }
+    limits->n_pages = (int)((slots + PAGE_LEN - 1) / PAGE_LEN);
+    limits->max_pages = (info->max_model_len + slack + PAGE_LEN - 1) / PAGE_LEN;
+    if (limits->n_pages < limits->max_pages) limits->n_pages = limits->max_pages;
+    limits->n_image_rows = limits->n_pages * PAGE_LEN;
+
+    int n_tree_rows = limits->max_seqs * limits->n_nodes;
+    int least = n_tree_rows + MIN_PROMPT_ROWS;
+    limits->max_rows = or_default(opt->max_num_batched_tokens, least > DEFAULT_ROWS ? least : DEFAULT_ROWS);
+    if (limits->max_rows < n_tree_rows + 1)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--max-num-batched-tokens %d is less than %d sequences of %d tree nodes "
+                         "and one prompt token",
+                         limits->max_rows, limits->max_seqs, limits->n_nodes);
+    return 0;
+}
+
+/* The draft that options name: a folder, "none", or NULL for model/draft if it is there. */
+static char *choose_draft(const struct engine_options *opt)
+{
+    if (opt->draft_dir) return xstrdup(opt->draft_dir);
+    char *dir = xprintf("%s/draft", opt->model_dir);
+    struct stat st;
+    if (stat(dir, &st) == 0 && S_ISDIR(st.st_mode)) return dir;
+    free(dir);
+    return xstrdup("none");
+}
+
+static int open_draft(struct engine *e, const struct engine_options *opt,
+                      const struct round_limits *limits, struct error *err)
+{
+    const struct model_config *cfg = &e->model->cfg;
+    const struct draft_limits draft_limits = {.max_seqs = limits->max_seqs,
+                                              .max_extend = limits->max_rows + limits->max_seqs,
+                                              .k = limits->k,
+                                              .n_positions = limits->max_pages * PAGE_LEN,
+                                              .max_image_tokens =
+                                                  cfg->has_vision ? cfg->vision.n_tokens : 0};
+    char *dir = choose_draft(opt);
+    int result = draft_open(&e->draft, e->dev, dir, e->model->lm, &draft_limits, err);
+    free(dir);
+    return result;
+}
+
+static char *last_part(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    return xstrndup(path + begin, end - begin);
+}
+
+static void fill_info(struct engine *e, const struct engine_options *opt,
+                      const struct round_limits *limits)
+{
+    struct engine_info *info = &e->info;
+    const struct model_config *cfg = &e->model->cfg;
+    e->model_name = last_part(opt->model_dir);
+    info->model_name = e->model_name;
+    info->device_name = device_name(e->dev);
+    info->draft_name = e->draft->kind->name;
+    info->max_num_seqs = limits->max_seqs;
+    info->vocab = cfg->lm.vocab;
+    info->kv_cache_tokens = limits->n_pages * PAGE_LEN;
+    info->has_vision = cfg->has_vision;
+    info->image_tokens = cfg->has_vision ? cfg->vision.n_tokens : 0;
+    info->draft_depth = limits->depth;
+    info->draft_top_k = limits->k;
+    info->draft_nodes = limits->n_nodes;
+    info->defaults = e->model->generation;
+}
+
+static int open_device(struct engine *e, const struct engine_options *opt, struct error *err)
+{
+    const char *name = opt->device && strcmp(opt->device, "auto") != 0 ? opt->device : "cpu";
+    e->dev = device_open(name, opt->n_threads);
+    if (e->dev) return 0;
+    return error_set(err, ERROR_BAD_REQUEST, "device %s: not in this build", name);
+}
+
+int engine_open(struct engine **out, const struct engine_options *opt, struct error *err)
+{
+    struct engine *e = xcalloc(1, sizeof(*e));
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->wake, NULL);
+    struct round_limits limits = {0};
+    struct model_config cfg;
+    if (config_load(opt->model_dir, &cfg, err) != 0) goto failed;
+    if (choose_sizes(opt, &cfg, &e->info, &limits, err) != 0) goto failed;
+    if (open_device(e, opt, err) != 0) goto failed;
+    if (model_open(&e->model, e->dev, opt->model_dir, opt->chat_template,
+                   limits.max_pages * PAGE_LEN, err) != 0)
+        goto failed;
+    if (open_draft(e, opt, &limits, err) != 0) goto failed;
+    e->round = round_open(e->dev, e->model->lm, e->draft, &limits);
+    const struct scheduler_config scheduler = {
+        .model = e->model,
+        .draft = e->draft,
+        .round = e->round,
+        .limits = limits,
+        .prefill_chunk = or_default(opt->prefill_chunk, limits.max_rows),
+        .max_in_flight = ROUNDS_IN_FLIGHT};
+    e->scheduler = scheduler_new(&scheduler);
+    e->max_queue = or_default(opt->max_queue, DEFAULT_QUEUE);
+    fill_info(e, opt, &limits);
+    publish_stats(e);
+    if (pthread_create(&e->thread, NULL, engine_main, e) != 0) {
+        error_set(err, ERROR_INTERNAL, "engine: cannot start a thread");
+        goto failed;
+    }
+    e->has_thread = true;
+    *out = e;
+    return 0;
+
+failed:
+    engine_close(e);
+    return -1;
+}
+
+void engine_close(struct engine *e)
+{
+    if (!e) return;
+    if (e->has_thread) {
+        pthread_mutex_lock(&e->lock);
+        e->is_closing = e->is_refusing = true;
+        pthread_cond_signal(&e->wake);
+        pthread_mutex_unlock(&e->lock);
+        pthread_join(e->thread, NULL);
+    }
+    scheduler_free(e->scheduler);
+    round_close(e->round);
+    draft_close(e->draft);
+    model_close(e->model);
+    device_close(e->dev);
+    pthread_mutex_destroy(&e->lock);
+    pthread_cond_destroy(&e->wake);
+    free(e->cancelled);
+    free(e->model_name);
+    free(e);
+}
+
+/* ---- what other threads call ------------------------------------------------------------------------ */
+
+const struct engine_info *engine_info(const struct engine *e)
+{
+    return &e->info;
+}
+
+const struct model *engine_model(const struct engine *e)
+{
+    return e->model;
+}
+
+/* A job whose sampling is complete: limits clamped, end tokens added. */
+static struct job *job_new(const struct engine *e, const struct generation *gen)
+{
+    struct job *job = xcalloc(1, sizeof(*job));
+    job->gen = *gen;
+    struct sampling *s = &job->gen.sampling;
+    const struct generation_config *defaults = &e->model->generation;
+    for (int i = 0; i < defaults->n_eos_ids && !gen->ignore_eos; i++)
+        if (s->n_stop_ids < MAX_STOP_IDS) s->stop_ids[s->n_stop_ids++] = defaults->eos_ids[i];
+    int room = e->info.max_model_len - (int)gen->prompt->tokens.n;
+    job->is_prefill_only = s->max_tokens == 0;
+    if (s->max_tokens > room) s->max_tokens = room;
+    if (s->max_tokens < 1) s->max_tokens = 1;
+    output_init(&job->output, e->model->tokenizer, &job->gen);
+    job->submitted_ms = now_ms();
+    return job;
+}
+
+int engine_submit(struct engine *e, const struct generation *gen, uint64_t *id, struct error *err)
+{
+    struct job *job = job_new(e, gen);
+    pthread_mutex_lock(&e->lock);
+    bool is_refused = e->is_refusing || e->n_waiting >= e->max_queue;
+    if (is_refused) {
+        error_set(err, ERROR_BUSY, e->is_refusing ? "shutting down" : "%d requests are waiting",
+                  e->n_waiting);
+    } else {
+        *id = job->id = ++e->next_id;
+        if (e->last_waiting)
+            e->last_waiting->next = job;
+        else
+            e->first_waiting = job;
+        e->last_waiting = job;
+        e->n_waiting++;
+        pthread_cond_signal(&e->wake);
+    }
+    pthread_mutex_unlock(&e->lock);
+    if (!is_refused) return 0;
+    prompt_free(job->gen.prompt);
+    output_done(&job->output);
+    free(job);
+    return -1;
+}
+
+void engine_cancel(struct engine *e, uint64_t id)
+{
+    pthread_mutex_lock(&e->lock);
+    e->cancelled = xrealloc(e->cancelled, (size_t)(e->n_cancelled + 1) * sizeof(*e->cancelled));
+    e->cancelled[e->n_cancelled++] = id;
+    pthread_cond_signal(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+}
+
+void engine_refuse_new(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    e->is_refusing = true;
+    pthread_mutex_unlock(&e->lock);
+}
+
+void engine_get_stats(struct engine *e, struct engine_stats *out)
+{
+    pthread_mutex_lock(&e->lock);
+    *out = e->stats;
+    out->n_waiting = e->n_waiting;
+    pthread_mutex_unlock(&e->lock);
+}

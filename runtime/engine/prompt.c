@@ -1,0 +1,122 @@
+#include "runtime/engine/prompt.h"
+
+#include "runtime/engine/internal.h"
+#include "runtime/engine/job.h"
+#include "runtime/image/data_url.h"
+#include "runtime/image/decode.h"
+#include "runtime/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One picture's way from its data: URL to normalized pixels. */
+static int load_image(const struct model *m, const char *url, float **pixels, struct error *err)
+{
+    uint8_t *bytes;
+    size_t len;
+    const struct image_limits *limits = &image_limits_default;
+    if (data_url_decode(url, strlen(url), limits->max_file_len, &bytes, &len, err) != 0) return -1;
+    struct picture picture;
+    int result = decode_image(bytes, len, limits, &picture, err);
+    free(bytes);
+    if (result != 0) return -1;
+    size_t side = (size_t)m->preprocess.crop_size;
+    *pixels = xcalloc(3 * side * side, sizeof(float));
+    preprocess_picture(&m->preprocess, &picture, *pixels);
+    picture_done(&picture);
+    return 0;
+}
+
+static int load_images(struct prompt *p, const struct model *m, const char *const *urls, int n,
+                       struct error *err)
+{
+    if (n > 0 && !m->vision)
+        return error_set_code(err, ERROR_BAD_REQUEST, "unsupported_value",
+                              "this model takes no pictures");
+    if (n > MAX_IMAGES)
+        return error_set_code(err, ERROR_BAD_REQUEST, "invalid_value",
+                              "%d pictures, but at most %d can be in a request", n, MAX_IMAGES);
+    for (int i = 0; i < n; i++) {
+        struct prompt_image *im = &p->images[i];
+        if (load_image(m, urls[i], &im->pixels, err) != 0) return -1;
+        im->n = m->cfg.vision.n_tokens;
+        p->n_images++;
+    }
+    return 0;
+}
+
+/* Ids of the rendered messages; p->images become known by their places. */
+static int tokenize(struct prompt *p, const struct model *m, const struct chat_message *messages,
+                    size_t n_messages, struct error *err)
+{
+    struct chat_segments segments = {0};
+    int n_tokens[MAX_IMAGES];
+    size_t first[MAX_IMAGES];
+    for (int i = 0; i < p->n_images; i++) n_tokens[i] = p->images[i].n;
+    int result = chat_template_render(m->chat_template, messages, n_messages, true, &segments, err);
+    if (result == 0)
+        chat_template_tokens(&segments, m->tokenizer, m->cfg.image_token, n_tokens, &p->tokens,
+                             first);
+    chat_segments_done(&segments);
+    for (int i = 0; result == 0 && i < p->n_images; i++) p->images[i].first = (int)first[i];
+    return result;
+}
+
+/* Templates may move images, but a prompt's images stand in the order of their tokens. */
+static int by_place(const void *a, const void *b)
+{
+    return ((const struct prompt_image *)a)->first - ((const struct prompt_image *)b)->first;
+}
+
+int prompt_build(struct prompt **out, const struct engine *e, const struct chat_message *messages,
+                 int n_messages, const char *const *image_urls, int n_images, struct error *err)
+{
+    const struct model *m = engine_model(e);
+    struct prompt *p = xcalloc(1, sizeof(*p));
+    if (load_images(p, m, image_urls, n_images, err) != 0) goto failed;
+    if (tokenize(p, m, messages, (size_t)n_messages, err) != 0) goto failed;
+    qsort(p->images, (size_t)p->n_images, sizeof(p->images[0]), by_place);
+    if (p->tokens.n >= (size_t)engine_info(e)->max_model_len) {
+        error_set_code(err, ERROR_TOO_LONG, "context_length_exceeded",
+                       "This model's maximum context length is %d tokens. However, your messages "
+                       "resulted in %zu tokens, and the answer needs one at least.",
+                       engine_info(e)->max_model_len, p->tokens.n);
+        goto failed;
+    }
+    *out = p;
+    return 0;
+
+failed:
+    prompt_free(p);
+    return -1;
+}
+
+void prompt_free(struct prompt *p)
+{
+    if (!p) return;
+    for (int i = 0; i < p->n_images; i++) {
+        free(p->images[i].pixels);
+        free(p->images[i].features);
+    }
+    token_list_done(&p->tokens);
+    free(p);
+}
+
+int prompt_n_tokens(const struct prompt *p)
+{
+    return (int)p->tokens.n;
+}
+
+const int32_t *prompt_tokens(const struct prompt *p)
+{
+    return p->tokens.ids;
+}
+
+int prompt_token_bytes(const struct engine *e, int id, char out[64])
+{
+    size_t len;
+    const char *bytes = detokenizer_token_bytes(engine_model(e)->tokenizer, id, &len);
+    if (len > 64) len = 64;
+    memcpy(out, bytes, len);
+    return (int)len;
+}

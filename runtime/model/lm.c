@@ -1,0 +1,323 @@
+#include "runtime/model/lm.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/mem.h"
+
+/* ---- one layer ------------------------------------------------------------------------------ */
+
+static int qkv_width(const struct lm_config *cfg)
+{
+    return (cfg->n_heads + 2 * cfg->n_kv_heads) * cfg->head_dim;
+}
+
+int decoder_layer_load(struct decoder_layer *layer, const struct weights *w, bool has_input_norm,
+                       const struct lm_config *cfg, struct error *err)
+{
+    int q = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
+    int hidden = cfg->hidden, wide = cfg->intermediate;
+    const struct weights_part qkv[] = {{"self_attn.q_proj.weight", q},
+                                       {"self_attn.k_proj.weight", kv},
+                                       {"self_attn.v_proj.weight", kv}};
+    const struct weights_part bias[] = {
+        {"self_attn.q_proj.bias", q}, {"self_attn.k_proj.bias", kv}, {"self_attn.v_proj.bias", kv}};
+    const struct weights_part o = {"self_attn.o_proj.weight", hidden};
+    const struct weights_part gate_up[] = {{"mlp.gate_proj.weight", wide},
+                                           {"mlp.up_proj.weight", wide}};
+    const struct weights_part down = {"mlp.down_proj.weight", hidden};
+    const struct weights_part input_norm = {"input_layernorm.weight", hidden};
+    const struct weights_part post_norm = {"post_attention_layernorm.weight", hidden};
+    if (weights_packed(&layer->qkv, w, qkv, 3, hidden, err) != 0 ||
+        (cfg->qkv_bias && weights_vector(&layer->qkv_bias, w, bias, 3, err) != 0) ||
+        weights_packed(&layer->o, w, &o, 1, q, err) != 0 ||
+        weights_packed(&layer->gate_up, w, gate_up, 2, hidden, err) != 0 ||
+        weights_packed(&layer->down, w, &down, 1, wide, err) != 0 ||
+        (has_input_norm && weights_vector(&layer->input_norm, w, &input_norm, 1, err) != 0) ||
+        weights_vector(&layer->post_norm, w, &post_norm, 1, err) != 0)
+        return -1;
+    return 0;
+}
+
+void decoder_layer_done(struct decoder_layer *layer, struct device *dev)
+{
+    const struct ops *ops = device_ops(dev);
+    ops->packed_free(dev, layer->qkv);
+    ops->packed_free(dev, layer->o);
+    ops->packed_free(dev, layer->gate_up);
+    ops->packed_free(dev, layer->down);
+    device_free(dev, layer->qkv_bias);
+    device_free(dev, layer->input_norm);
+    device_free(dev, layer->post_norm);
+    memset(layer, 0, sizeof(*layer));
+}
+
+void decoder_layer_project(const struct layer_args *a, struct stream *s, const void *in)
+{
+    const struct gemm_args qkv = {
+        .w = a->layer->qkv,
+        .bias = a->layer->qkv_bias,
+        .x = in,
+        .y = a->scratch->qkv,
+        .n = a->n,
+        .max = a->max,
+        .ldx = a->cfg->hidden,
+        .ldy = qkv_width(a->cfg),
+    };
+    a->ops->gemm(s, &qkv);
+}
+
+void decoder_layer_finish(const struct layer_args *a, struct stream *s)
+{
+    int hidden = a->cfg->hidden, wide = a->cfg->intermediate;
+    int mixed_width = a->cfg->n_heads * a->cfg->head_dim;
+    const struct lm_scratch *t = a->scratch;
+    const struct gemm_args o = {.w = a->layer->o,
+                                .x = t->mixed,
+                                .y = t->x,
+                                .n = a->n,
+                                .max = a->max,
+                                .ldx = mixed_width,
+                                .ldy = hidden,
+                                .add = true};
+    const struct norm_args norm = {.x = t->x,
+                                   .w = a->layer->post_norm,
+                                   .out = t->normed,
+                                   .n = a->n,
+                                   .max = a->max,
+                                   .width = hidden,
+                                   .eps = a->cfg->rms_eps};
+    const struct gemm_args gate_up = {.w = a->layer->gate_up,
+                                      .x = t->normed,
+                                      .y = t->gate_up,
+                                      .n = a->n,
+                                      .max = a->max,
+                                      .ldx = hidden,
+                                      .ldy = 2 * wide};
+    const struct silu_mul_args product = {
+        .in = t->gate_up, .out = t->product, .n = a->n, .max = a->max, .width = wide};
+    const struct gemm_args down = {.w = a->layer->down,
+                                   .x = t->product,
+                                   .y = t->x,
+                                   .n = a->n,
+                                   .max = a->max,
+                                   .ldx = wide,
+                                   .ldy = hidden,
+                                   .add = true};
+    a->ops->gemm(s, &o);
+    a->ops->rmsnorm(s, &norm);
+    a->ops->gemm(s, &gate_up);
+    a->ops->silu_mul(s, &product);
+    a->ops->gemm(s, &down);
+}
+
+float *rope_table_new(struct device *dev, double theta, int head_dim, int n_positions)
+{
+    /* Step by step in float, as the models were trained: at large positions the rounding of the
+     * angle shows. */
+    int half = head_dim / 2;
+    size_t n = (size_t)n_positions * (size_t)half * 2;
+    float *table = xcalloc(n, sizeof(float));
+    for (int i = 0; i < half; i++) {
+        float exponent = (float)(2 * i) / (float)head_dim;
+        float frequency = 1.0F / powf((float)theta, exponent);
+        for (int p = 0; p < n_positions; p++) {
+            float angle = (float)p * frequency;
+            float *pair = table + ((size_t)p * (size_t)half + (size_t)i) * 2;
+            pair[0] = (float)cos((double)angle);
+            pair[1] = (float)sin((double)angle);
+        }
+    }
+    float *on_device = weights_upload(dev, table, n * sizeof(float), "rotary table");
+    free(table);
+    return on_device;
+}
+
+/* ---- loading ----------------------------------------------------------------------------------
+ */
+
+/* Published names of the same tensors, newest first where they differ by age only. */
+static const char *const body_prefixes[] = {"model.language_model.", "language_model.model.",
+                                            "model."};
+static const char *const head_prefixes[] = {"lm_head.", "language_model.lm_head.",
+                                            "model.lm_head."};
+
+/* The first prefix under which one of the tensors stands; if there is none, the last, whose
+ * missing tensor is then reported. */
+static const char *find_prefix(const struct safetensors *st, struct device *dev,
+                               const char *const *prefixes, int n_prefixes,
+                               const char *const names[2])
+{
+    for (int i = 0; i < n_prefixes; i++) {
+        struct weights w = {dev, st, prefixes[i]};
+        if (weights_has(&w, names[0]) || weights_has(&w, names[1])) return prefixes[i];
+    }
+    return prefixes[n_prefixes - 1];
+}
+
+static int load_layers(struct lm *lm, struct weights *body, struct error *err)
+{
+    const char *prefix = body->prefix;
+    for (int i = 0; i < lm->cfg.n_layers; i++) {
+        char *layer_prefix = xprintf("%slayers.%d.", prefix, i);
+        struct weights w = {body->dev, body->st, layer_prefix};
+        int result = decoder_layer_load(&lm->layers[i], &w, true, &lm->cfg, err);
+        free(layer_prefix);
+        if (result != 0) return -1;
+    }
+    return 0;
+}
+
+static int load_ends(struct lm *lm, const struct weights *body, struct error *err)
+{
+    const int64_t shape[2] = {lm->cfg.vocab, lm->cfg.hidden};
+    const struct weights_part norm = {"norm.weight", lm->cfg.hidden};
+    static const char *const head_names[2] = {"weight", "weight"};
+    if (weights_raw(&lm->embeddings, &lm->embeddings_type, body, "embed_tokens.weight", shape, 2,
+                    err) != 0 ||
+        weights_vector(&lm->final_norm, body, &norm, 1, err) != 0)
+        return -1;
+    const struct weights_part tied = {"embed_tokens.weight", lm->cfg.vocab};
+    if (lm->cfg.tie_embeddings)
+        return weights_packed(&lm->head, body, &tied, 1, lm->cfg.hidden, err);
+    struct weights head = {lm->dev, body->st,
+                           find_prefix(body->st, lm->dev, head_prefixes, 3, head_names)};
+    if (!weights_has(&head, "weight")) head.prefix = head_prefixes[0];
+    const struct weights_part weight = {"weight", lm->cfg.vocab};
+    return weights_packed(&lm->head, &head, &weight, 1, lm->cfg.hidden, err);
+}
+
+int lm_open(struct lm **out, struct device *dev, const struct safetensors *st,
+            const struct lm_config *cfg, int n_positions, struct error *err)
+{
+    assert(n_positions > 0);
+    static const char *const names[2] = {"embed_tokens.weight", "layers.0.mlp.down_proj.weight"};
+    struct weights body = {dev, st, find_prefix(st, dev, body_prefixes, 3, names)};
+    struct lm *lm = xcalloc(1, sizeof(*lm));
+    lm->cfg = *cfg;
+    lm->dev = dev;
+    lm->layers = xcalloc((size_t)cfg->n_layers, sizeof(*lm->layers));
+    if (load_ends(lm, &body, err) != 0 || load_layers(lm, &body, err) != 0) {
+        lm_close(lm);
+        return -1;
+    }
+    lm->rope.table = rope_table_new(dev, cfg->rope_theta, cfg->head_dim, n_positions);
+    lm->rope.n_pos = n_positions;
+    memcpy(lm->rope.section, cfg->rope_section, sizeof(lm->rope.section));
+    *out = lm;
+    return 0;
+}
+
+void lm_close(struct lm *lm)
+{
+    if (!lm) return;
+    for (int i = 0; i < lm->cfg.n_layers; i++) decoder_layer_done(&lm->layers[i], lm->dev);
+    device_free(lm->dev, lm->embeddings);
+    device_ops(lm->dev)->packed_free(lm->dev, lm->head);
+    device_free(lm->dev, lm->final_norm);
+    device_free(lm->dev, (void *)lm->rope.table);
+    free(lm->layers);
+    free(lm);
+}
+
+/* ---- the pass ---------------------------------------------------------------------------------
+ */
+
+void lm_scratch_init(struct lm_scratch *scratch, struct device *dev, const struct lm_config *cfg,
+                     int max_rows)
+{
+    size_t row = (size_t)max_rows * dtype_size(device_ops(dev)->act);
+    size_t hidden = (size_t)cfg->hidden, wide = (size_t)cfg->intermediate;
+    size_t mixed = (size_t)cfg->n_heads * (size_t)cfg->head_dim;
+    scratch->max_rows = max_rows;
+    scratch->x = device_alloc(dev, row * hidden, "residual stream");
+    scratch->normed = device_alloc(dev, row * hidden, "normed rows");
+    scratch->qkv = device_alloc(dev, row * (size_t)qkv_width(cfg), "q, k and v rows");
+    scratch->mixed = device_alloc(dev, row * mixed, "attention rows");
+    scratch->gate_up = device_alloc(dev, row * 2 * wide, "gate and up rows");
+    scratch->product = device_alloc(dev, row * wide, "MLP rows");
+}
+
+void lm_scratch_done(struct lm_scratch *scratch, struct device *dev)
+{
+    device_free(dev, scratch->x);
+    device_free(dev, scratch->normed);
+    device_free(dev, scratch->qkv);
+    device_free(dev, scratch->mixed);
+    device_free(dev, scratch->gate_up);
+    device_free(dev, scratch->product);
+    memset(scratch, 0, sizeof(*scratch));
+}
+
+static void norm_rows(const struct lm *lm, struct stream *s, const struct rows *rows, const void *x,
+                      const float *w, void *out)
+{
+    const struct norm_args norm = {.x = x,
+                                   .w = w,
+                                   .out = out,
+                                   .n = rows->n,
+                                   .max = rows->max,
+                                   .width = lm->cfg.hidden,
+                                   .eps = lm->cfg.rms_eps};
+    device_ops(lm->dev)->rmsnorm(s, &norm);
+}
+
+void lm_forward(const struct lm *lm, struct stream *s, const struct lm_scratch *scratch,
+                const struct rows *rows, const float *pool, const struct kv_pool *kv, void *hidden)
+{
+    assert(rows->max <= scratch->max_rows);
+    const struct ops *ops = device_ops(lm->dev);
+    const struct embed_args embed = {.table = lm->embeddings,
+                                     .table_type = lm->embeddings_type,
+                                     .pool = pool,
+                                     .id = rows->id,
+                                     .n = rows->n,
+                                     .out = scratch->x,
+                                     .max = rows->max,
+                                     .width = lm->cfg.hidden,
+                                     .ld = lm->cfg.hidden};
+    ops->embed(s, &embed);
+    for (int i = 0; i < lm->cfg.n_layers; i++) {
+        const struct decoder_layer *layer = &lm->layers[i];
+        const struct layer_args args = {.layer = layer,
+                                        .cfg = &lm->cfg,
+                                        .scratch = scratch,
+                                        .ops = ops,
+                                        .n = rows->n,
+                                        .max = rows->max};
+        const struct rope_append_args append = {.qkv = scratch->qkv,
+                                                .rope = lm->rope,
+                                                .rows = *rows,
+                                                .pool = *kv,
+                                                .layer = i,
+                                                .n_heads = lm->cfg.n_heads};
+        const struct attention_args attention = {.qkv = scratch->qkv,
+                                                 .out = scratch->mixed,
+                                                 .rows = *rows,
+                                                 .pool = *kv,
+                                                 .layer = i,
+                                                 .n_heads = lm->cfg.n_heads};
+        norm_rows(lm, s, rows, scratch->x, layer->input_norm, scratch->normed);
+        decoder_layer_project(&args, s, scratch->normed);
+        ops->rope_append(s, &append);
+        ops->attention(s, &attention);
+        decoder_layer_finish(&args, s);
+    }
+    norm_rows(lm, s, rows, scratch->x, lm->final_norm, hidden);
+}
+
+void lm_logits(const struct lm *lm, struct stream *s, const void *hidden, const int32_t *n, int max,
+               float *logits)
+{
+    const struct gemm_args head = {.w = lm->head,
+                                   .x = hidden,
+                                   .y = logits,
+                                   .n = n,
+                                   .max = max,
+                                   .ldx = lm->cfg.hidden,
+                                   .ldy = lm->cfg.vocab,
+                                   .y_is_float = true};
+    device_ops(lm->dev)->gemm(s, &head);
+}

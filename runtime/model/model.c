@@ -1,0 +1,80 @@
+#include "runtime/model/model.h"
+
+#include "runtime/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* The tokenizer's ids all have a row in the model, and the placeholder is where the config says. */
+static int check_vocabulary(const struct model *m, const char *dir, struct error *err)
+{
+    int n_ids = tokenizer_n_ids(m->tokenizer);
+    if (n_ids > m->cfg.lm.vocab)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "%s/tokenizer.json: largest id is %d, but config.json has a vocabulary of %d",
+                         dir, n_ids - 1, m->cfg.lm.vocab);
+    if (m->cfg.has_vision && m->cfg.image_token >= m->cfg.lm.vocab)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "%s/config.json: image_token_index %d is not below the vocabulary's %d",
+                         dir, m->cfg.image_token, m->cfg.lm.vocab);
+    return 0;
+}
+
+static int open_text(struct model *m, const char *dir, const char *template_name,
+                     struct error *err)
+{
+    char *path = xprintf("%s/tokenizer.json", dir);
+    int result = tokenizer_open(&m->tokenizer, path, err);
+    free(path);
+    if (result != 0) return -1;
+    if (check_vocabulary(m, dir, err) != 0) return -1;
+    return chat_template_choose(&m->chat_template, dir, template_name, err);
+}
+
+static int open_vision(struct model *m, struct device *dev, const char *dir, struct error *err)
+{
+    if (!m->cfg.has_vision) return 0;
+    char *path = xprintf("%s/preprocessor_config.json", dir);
+    int result = preprocess_config_load(&m->preprocess, path, err);
+    if (result == 0 && m->preprocess.crop_size != m->cfg.vision.image_size)
+        result = error_set(err, ERROR_BAD_REQUEST,
+                           "%s: crop_size is %d, but the tower's image_size is %d", path,
+                           m->preprocess.crop_size, m->cfg.vision.image_size);
+    free(path);
+    if (result != 0) return -1;
+    return vision_open(&m->vision, dev, m->tensors, &m->cfg.vision, m->cfg.lm.hidden, err);
+}
+
+int model_open(struct model **out, struct device *dev, const char *dir, const char *template_name,
+               int n_positions, struct error *err)
+{
+    struct model *m = xcalloc(1, sizeof(*m));
+    m->dev = dev;
+    if (config_load(dir, &m->cfg, err) != 0) goto failed;
+    if (m->cfg.family == FAMILY_LLAVA_NEXT) {
+        error_set(err, ERROR_BAD_REQUEST,
+                  "%s/config.json: model_type llava_next is not served yet; llava and llama are", dir);
+        goto failed;
+    }
+    if (config_load_generation(dir, &m->generation, err) != 0) goto failed;
+    if (open_text(m, dir, template_name, err) != 0) goto failed;
+    if (safetensors_open(&m->tensors, dir, err) != 0) goto failed;
+    if (lm_open(&m->lm, dev, m->tensors, &m->cfg.lm, n_positions, err) != 0) goto failed;
+    if (open_vision(m, dev, dir, err) != 0) goto failed;
+    *out = m;
+    return 0;
+
+failed:
+    model_close(m);
+    return -1;
+}
+
+void model_close(struct model *m)
+{
+    if (!m) return;
+    vision_close(m->vision);
+    lm_close(m->lm);
+    safetensors_close(m->tensors);
+    tokenizer_close(m->tokenizer);
+    free(m);
+}
