@@ -2,10 +2,11 @@
  *
  *   decode MODEL PICTURES [DEPTH TOP_K NODES]...
  *
- * For each tree the engine is opened once; then answers of both kinds alternate: the same pictures, the same
- * long question, greedy and at temperature 1, one user and eight at a time.  One CSV row per case:
- *   tree, users, temperature, plain tokens/s, speculative tokens/s, their ratio (median, lowest and highest of
- *   the repetitions), tokens per round, and the device's time in draft, verify and rest (percent). */
+ * For each tree the engine is opened once; then answers of both kinds alternate: the same pictures,
+ * the same long question, greedy and at temperature 1, one user and eight at a time.  One CSV row
+ * per case: tree, users, temperature, plain tokens/s, speculative tokens/s, their ratio (median,
+ * lowest and highest of the repetitions), tokens per round, and the device's time in draft, verify
+ * and rest (percent). */
 #include "runtime/engine/engine.h"
 #include "runtime/engine/prompt.h"
 #include "runtime/mem.h"
@@ -66,8 +67,8 @@ static void die(const struct error *err)
 
 static void submit(struct bench *b, int picture, float temperature, bool use_draft)
 {
-    const struct chat_part parts[] = {{.kind = CHAT_IMAGE},
-                                      {.kind = CHAT_TEXT, .text = QUESTION, .len = strlen(QUESTION)}};
+    const struct chat_part parts[] = {
+        {.kind = CHAT_IMAGE}, {.kind = CHAT_TEXT, .text = QUESTION, .len = strlen(QUESTION)}};
     const struct chat_message message = {.role = CHAT_USER, .parts = parts, .n_parts = 2};
     const char *url = b->urls[picture];
     struct error err;
@@ -84,8 +85,8 @@ static void submit(struct bench *b, int picture, float temperature, bool use_dra
     if (engine_submit(b->engine, &gen, &id, &err) != 0) die(&err);
 }
 
-/* All pictures, n_users at a time.  The time is decoding only: prompts are read before it starts to count for
- * one user; with more users prefills are part of it, for both kinds alike. */
+/* All pictures, n_users at a time.  The time is decoding only: prompts are read before it starts to
+ * count for one user; with more users prefills are part of it, for both kinds alike. */
 static struct sample run_batch(struct bench *b, int n_users, float temperature, bool use_draft)
 {
     b->sum = (struct gen_timings){0};
@@ -135,9 +136,10 @@ static void run_case(struct bench *b, int n_users, float temperature)
     qsort(fast, REPETITIONS, sizeof(double), by_value);
     qsort(ratio, REPETITIONS, sizeof(double), by_value);
     printf("%d/%d/%d,%d,%g,%.0f,%.0f,%.2f,%.2f,%.2f,%.2f,%.0f,%.0f,%.0f\n", info->draft_depth,
-           info->draft_top_k, info->draft_nodes, n_users, (double)temperature, plain[REPETITIONS / 2],
-           fast[REPETITIONS / 2], ratio[REPETITIONS / 2], ratio[0], ratio[REPETITIONS - 1], per_round,
-           100 * draft_s / all_s, 100 * verify_s / all_s, 100 * rest_s / all_s);
+           info->draft_top_k, info->draft_nodes, n_users, (double)temperature,
+           plain[REPETITIONS / 2], fast[REPETITIONS / 2], ratio[REPETITIONS / 2], ratio[0],
+           ratio[REPETITIONS - 1], per_round, 100 * draft_s / all_s, 100 * verify_s / all_s,
+           100 * rest_s / all_s);
     fflush(stdout);
 }
 
@@ -186,8 +188,9 @@ int main(int argc, char **argv)
     }
     struct bench b = {.lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
     read_pictures(&b, argv[2]);
-    printf("tree,users,temperature,plain_tok_s,spec_tok_s,ratio,ratio_min,ratio_max,tokens_per_round,"
-           "draft_pct,verify_pct,rest_pct\n");
+    printf(
+        "tree,users,temperature,plain_tok_s,spec_tok_s,ratio,ratio_min,ratio_max,tokens_per_round,"
+        "draft_pct,verify_pct,rest_pct\n");
     for (int i = 3; i == 3 || i < argc; i += 3) {
         struct engine_options options = {.model_dir = argv[1]};
         if (i < argc) {

@@ -1,10 +1,10 @@
 /* A device: memory, streams, events and graphs.  One process drives one device.
  *
  * Everything that computes is queued on a stream and runs later, in order, on the device; the host
- * never waits except in event_wait.  The CPU device works the same way: its stream is a thread of its
- * own, so the host may be rounds ahead there too, and code that is right on one device is right on
- * the other.  No call here returns an error: memory is taken while the daemon starts, and a device
- * that fails ends the process with file, line and call (the context is gone).
+ * never waits except in event_wait.  The CPU device works the same way: its stream is a thread of
+ * its own, so the host may be rounds ahead there too, and code that is right on one device is right
+ * on the other.  No call here returns an error: memory is taken while the daemon starts, and a
+ * device that fails ends the process with file, line and call (the context is gone).
  *
  * Threads: one thread (the engine's) calls all of this; the stream's thread calls nothing here. */
 #ifndef KERNELS_DEVICE_H

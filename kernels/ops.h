@@ -5,14 +5,14 @@
  * Counts that change from round to round are read from device memory when it runs (`n`), the host
  * gives only capacities (`max`); so one graph serves rounds of all lengths.
  *
- * Types: "act" is the type of activations (cpu: float; cuda: the model's 16-bit type), hidden states
- * included; logits, scores and vectors of the pool are float everywhere.
- * Rows are row-major; `ld` is the distance of two rows in elements.  Nothing behind `n` rows is read
- * or written.  A wrong shape is a bug and ends the process.
+ * Types: "act" is the type of activations (cpu: float; cuda: the model's 16-bit type), hidden
+ * states included; logits, scores and vectors of the pool are float everywhere. Rows are row-major;
+ * `ld` is the distance of two rows in elements.  Nothing behind `n` rows is read or written.  A
+ * wrong shape is a bug and ends the process.
  *
- * Row invariance: in all operations on rows, the bits of a result row depend on its own inputs only,
- * never on how many rows stand beside it or where (docs/architecture.md, idea 4).  The operations of the
- * vision tower are exempt: they see one image at a time. */
+ * Row invariance: in all operations on rows, the bits of a result row depend on its own inputs
+ * only, never on how many rows stand beside it or where (docs/architecture.md, idea 4).  The
+ * operations of the vision tower are exempt: they see one image at a time. */
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
 
@@ -31,15 +31,19 @@ size_t dtype_size(enum dtype t);
  * checkpoint's, exactly (16-bit weights stay 16-bit and are widened where they are used). */
 struct packed;
 
-enum activation { ACT_NONE, ACT_GELU, ACT_QUICK_GELU }; /* gelu by erf; quick: x * sigmoid(1.702 x) */
+enum activation {
+    ACT_NONE,
+    ACT_GELU,
+    ACT_QUICK_GELU
+}; /* gelu by erf; quick: x * sigmoid(1.702 x) */
 
 /* y = act(x W^T + bias) (+ y if `add`): y [n][n_out], x [n][n_in]. */
 struct gemm_args {
     const struct packed *w;
-    const float *bias;  /* [n_out] or NULL */
-    const void *x;      /* act */
-    void *y;            /* act, or float if y_is_float; does not overlap x */
-    const int32_t *n;   /* NULL: exactly max rows */
+    const float *bias; /* [n_out] or NULL */
+    const void *x;     /* act */
+    void *y;           /* act, or float if y_is_float; does not overlap x */
+    const int32_t *n;  /* NULL: exactly max rows */
     int32_t max, ldx, ldy;
     enum activation activation;
     bool add, y_is_float;
@@ -58,21 +62,21 @@ struct matmul_args {
 
 /* out[r] = embedding of rows.id[r]: a row of the table, or of the vector pool for id < 0. */
 struct embed_args {
-    const void *table;  /* [vocab][width] of table_type, as in the checkpoint */
+    const void *table; /* [vocab][width] of table_type, as in the checkpoint */
     enum dtype table_type;
-    const float *pool;  /* [.][width] */
-    const int32_t *id;  /* [max] */
-    const int32_t *n;
-    void *out;          /* act [n][ld] */
+    const float *pool; /* [.][width] */
+    const int32_t *id; /* [max] */
+    const int32_t *n;  /* NULL: exactly max rows */
+    void *out;         /* act [n][ld] */
     int32_t max, width, ld;
 };
 
 /* RMSNorm: w x / sqrt(mean(x^2) + eps).  LayerNorm: w (x - mean) / sqrt(var + eps) + bias. */
 struct norm_args {
-    const void *x;          /* act [n][width] */
-    const float *w, *bias;  /* [width]; bias is for layernorm */
-    void *out;              /* act; may be x */
-    const int32_t *n;       /* NULL: exactly max rows */
+    const void *x;         /* act [n][width] */
+    const float *w, *bias; /* [width]; bias is for layernorm */
+    void *out;             /* act; may be x */
+    const int32_t *n;      /* NULL: exactly max rows */
     int32_t max, width;
     float eps;
 };
@@ -85,10 +89,10 @@ struct silu_mul_args {
     int32_t max, width;
 };
 
-/* Rotary embedding by halves (x[i], x[i + head_dim/2]) (Llama, Qwen2; "NeoX style").  table[p][i] is
- * cos, sin of p * theta^(-2i/head_dim) in float.  Pair i takes its position from axis 0 for
- * i < section[0], axis 1 for the next section[1], axis 2 for the rest (M-RoPE, Qwen2.5-VL);
- * section[0] = head_dim/2 is 1-D RoPE. */
+/* Rotary embedding by halves (x[i], x[i + head_dim/2]) (Llama, Qwen2; "NeoX style").  table[p][i]
+ * is cos, sin of p * theta^(-2i/head_dim) in float.  Pair i takes its position from axis 0 for i <
+ * section[0], axis 1 for the next section[1], axis 2 for the rest (M-RoPE, Qwen2.5-VL); section[0]
+ * = head_dim/2 is 1-D RoPE. */
 struct rope {
     const float *table; /* [n_pos][head_dim/2][2] */
     int32_t n_pos;
@@ -116,8 +120,8 @@ struct attention_args {
 };
 
 /* The draft's attention: rotation, append, and attention over valid slots, in one operation
- * (n_heads = n_kv_heads, one layer, rotary position = rows.pos axis 0).  All appends come before all
- * reads.  If is_scratch, the rows' slots do not become valid; else their bits are set. */
+ * (n_heads = n_kv_heads, one layer, rotary position = rows.pos axis 0).  All appends come before
+ * all reads.  If is_scratch, the rows' slots do not become valid; else their bits are set. */
 struct draft_attention_args {
     void *qkv;
     void *out;
@@ -130,8 +134,8 @@ struct draft_attention_args {
 /* Bidirectional attention of the vision tower inside each of n_segments runs of rows
  * first[i] .. first[i+1]-1 (windows; one run is full attention). */
 struct vision_attention_args {
-    const void *qkv; /* act [n][3 n_heads head_dim] */
-    void *out;       /* act [n][n_heads head_dim] */
+    const void *qkv;      /* act [n][3 n_heads head_dim] */
+    void *out;            /* act [n][n_heads head_dim] */
     const int32_t *first; /* [n_segments + 1] */
     int32_t n, n_segments, n_heads, head_dim;
 };
@@ -154,7 +158,8 @@ struct add_positions_args {
 };
 
 /* The adaptor's cross-attention (ViSpec): learned queries over all tokens of one image,
- * out[q] = concat over heads of softmax(query[q,h] K_h^T / sqrt(head_dim)) V_h.  No mask, no positions. */
+ * out[q] = concat over heads of softmax(query[q,h] K_h^T / sqrt(head_dim)) V_h.  No mask, no
+ * positions. */
 struct pool_attention_args {
     const float *query; /* [n_query][n_heads][head_dim] */
     const void *k, *v;  /* act [n][n_heads head_dim] */
@@ -177,25 +182,27 @@ struct gather_rows_args {
     int32_t max, width;
 };
 
-/* ---- the round ---------------------------------------------------------------------------------- */
+/* ---- the round ----------------------------------------------------------------------------------
+ */
 
 /* State that all operations of a round share; a struct of device pointers, owned by the round. */
 struct round_state {
-    int32_t *round;                     /* [1] rounds begun; slot of both rings is round % ROUND_RING */
-    const struct round_input *inputs;   /* shared memory [ROUND_RING] */
-    struct round_output *outputs;       /* shared memory [ROUND_RING] */
-    struct seat *seats;                 /* [max_seqs] */
-    uint16_t *counts;                   /* [max_seqs][vocab] answer tokens, saturating at 65535 */
-    uint32_t *in_prompt;                /* [max_seqs][(vocab + 31) / 32] bit set: id is in the prompt */
-    float *pool;                        /* vector pool [.][width]; row s < max_seqs is seat s's g, row
-                                           max_seqs is zero, the rest belongs to images */
-    void *carried_h;                    /* act [max_seqs][width] h of the last computed prompt row */
+    int32_t *round; /* [1] rounds begun; slot of both rings is round % ROUND_RING */
+    const struct round_input *inputs; /* shared memory [ROUND_RING] */
+    struct round_output *outputs;     /* shared memory [ROUND_RING] */
+    struct seat *seats;               /* [max_seqs] */
+    uint16_t *counts;                 /* [max_seqs][vocab] answer tokens, saturating at 65535 */
+    uint32_t *in_prompt; /* [max_seqs][(vocab + 31) / 32] bit set: id is in the prompt */
+    float *pool;         /* vector pool [.][width]; row s < max_seqs is seat s's g, row
+                            max_seqs is zero, the rest belongs to images */
+    void *carried_h;     /* act [max_seqs][width] h of the last computed prompt row */
     int32_t max_seqs, vocab, width;
 };
 
 /* First operation of a round: leaves (seat becomes FREE), joins (seat becomes PREFILL, its counts,
- * prompt bits and g are cleared), page entries (target and draft tables; a draft page's valid becomes 0 unless
- * it keeps its rows), and marks the ids >= 0 of `marks` and of the round's prompt rows in in_prompt.  draft.table may be NULL. */
+ * prompt bits and g are cleared), page entries (target and draft tables; a draft page's valid
+ * becomes 0), and marks the ids >= 0 of the round's prompt rows in in_prompt.  draft.table may be
+ * NULL. */
 struct apply_args {
     struct round_state state;
     struct kv_pool target, draft;
@@ -203,16 +210,15 @@ struct apply_args {
 
 /* The draft's inputs of the rows in `in` (methods.md 1.3):
  *   a[r] = [ h ; g ]  (2 width)      the input of img_fc; not written if has_img_fc is false
- *   b[r] = [ embedding ; . ]         the left half of fc's input; if has_img_fc is false the right half
- *                                    becomes h
- * h is hidden[h_row], or carried_h[~h_row].  DIRECT rows get zeros in a and b. */
+ *   b[r] = [ embedding ; . ]         the left half of fc's input; if has_img_fc is false the right
+ * half becomes h h is hidden[h_row], or carried_h[~h_row].  DIRECT rows get zeros in a and b. */
 struct draft_input_args {
     struct round_state state;
     struct draft_rows in;
     const void *hidden;     /* act [.][width] */
     const void *embeddings; /* [vocab][width] */
     enum dtype embeddings_type;
-    void *a, *b;            /* act [n][2 width] */
+    void *a, *b; /* act [n][2 width] */
     bool has_img_fc;
 };
 
@@ -223,17 +229,18 @@ struct draft_direct_args {
     void *x; /* act [n][width] */
 };
 
-/* For each prompt chunk of the *previous* round: carried_h = hidden of its last row; if it was the last
- * chunk, pool[seat] = pool[final_g].  Queued behind the extend pass's draft_input, whose rows still read
- * the old values, and before the verify pass overwrites hidden and this round's outputs. */
+/* For each prompt chunk of the *previous* round: carried_h = hidden of its last row; if it was the
+ * last chunk, pool[seat] = pool[final_g].  Queued behind the extend pass's draft_input, whose rows
+ * still read the old values, and before the verify pass overwrites hidden and this round's outputs.
+ */
 struct carry_args {
     struct round_state state;
     struct tree tree;   /* first_row of the previous round */
     const void *hidden; /* act [.][width] */
 };
 
-/* ids[r], logprobs[r] = the k largest of log_softmax(logits[r]), decreasing; ties to the lowest id.  The
- * normaliser is the sum over the whole row.  k <= vocab.  NaN ranks as -inf; where there is no
+/* ids[r], logprobs[r] = the k largest of log_softmax(logits[r]), decreasing; ties to the lowest id.
+ * The normaliser is the sum over the whole row.  k <= vocab.  NaN ranks as -inf; where there is no
  * log_softmax (a NaN, or an infinite maximum) all logprobs of the row are -inf. */
 struct topk_args {
     const float *logits; /* [n][vocab] */
@@ -243,15 +250,15 @@ struct topk_args {
     int32_t max, vocab, k;
 };
 
-/* Grows the trees by one level (EAGLE-2; methods.md 1.4).  level 0 takes the k children of each head
- * (top-k row i of head i); level l >= 1 the children of the k beam rows of expansion l-1 (top-k row
- * i * k + b).  Stores candidates; then, if level < depth, the k best of the new ones (ties by candidate
- * index) become the next beam: rows in `next`, in the order of heads, rank by rank, with
- *   id = token, slot = len + 1 + level * k + rank, pos = len + level,
- *   prefix = len + 1 (committed slots, the root's included), mask = parent's | own scratch bit,
- *   h_row = top-k row of the parent, g_row = seat.
- * Scores are cumulative, score(child) = score(parent) + logprob; NaN becomes -inf.  A head whose seat has
- * left keeps its rows (they are counted by head) and is dropped by select. */
+/* Grows the trees by one level (EAGLE-2; methods.md 1.4).  level 0 takes the k children of each
+ * head (top-k row i of head i); level l >= 1 the children of the k beam rows of expansion l-1
+ * (top-k row i * k + b).  Stores candidates; then, if level < depth, the k best of the new ones
+ * (ties by candidate index) become the next beam: rows in `next`, in the order of heads, rank by
+ * rank, with id = token, slot = len + 1 + level * k + rank, pos = len + level, prefix = len + 1
+ * (committed slots, the root's included), mask = parent's | own scratch bit, h_row = top-k row of
+ * the parent, g_row = seat. Scores are cumulative, score(child) = score(parent) + logprob; NaN
+ * becomes -inf.  A head whose seat has left keeps its rows (they are counted by head) and is
+ * dropped by select. */
 struct expand_args {
     struct round_state state;
     struct beam beam;
@@ -263,12 +270,12 @@ struct expand_args {
 
 /* Makes this round's verify rows.  Drafting seats keep the n_nodes - 1 best candidates (ties by
  * index; sorted by index, so parents come first), plain decoding seats their root.  If roots,
- * candidates and prompt rows are more than rows.max, the worst candidates of all seats go first.  Then
- * each seat in order gets its rows: tree node j has id = token, slot = len + j, pos = len + depth +
- * rope_delta, prefix = len, mask = ancestors and itself; prompt row i of a chunk has slot = first_slot + i,
- * prefix = slot + 1, mask = 0.  `out` lists the rows whose logits are wanted.  A seat with a chunk has n_nodes = 0
- * and, so that a picked token's position is old_len + depth[node] + 1 everywhere, old_len = slot of the chunk's
- * last row, depth[0] = 0, mask[0] = 1. */
+ * candidates and prompt rows are more than rows.max, the worst candidates of all seats go first.
+ * Then each seat in order gets its rows: tree node j has id = token, slot = len + j, pos = len +
+ * depth + rope_delta, prefix = len, mask = ancestors and itself; prompt row i of a chunk has slot =
+ * first_slot + i, prefix = slot + 1, mask = 0.  `out` lists the rows whose logits are wanted.  A
+ * seat with a chunk has n_nodes = 0 and, so that a picked token's position is old_len + depth[node]
+ * + 1 everywhere, old_len = slot of the chunk's last row, depth[0] = 0, mask[0] = 1. */
 struct select_args {
     struct round_state state;
     struct beam beam;
@@ -293,9 +300,9 @@ struct logprobs_args {
  *   then        -inf for stop_ids while the answer has < min_tokens tokens (vLLM's rule: at least
  *               min_tokens tokens stand before the end token).
  * At a tree node the answer is the seat's plus the tokens on the node's path behind the root.
- * Then temperature and filters, for rows whose seat asks for any (temperature > 0): divide by it; top-k; top-p on the
- * rest, keeping the token that crosses; min-p relative to the best.  Dropped tokens are -inf; ties are
- * kept by lowest id.  has_scores[i] says that row i was written. */
+ * Then temperature and filters, for rows whose seat asks for any (temperature > 0): divide by it;
+ * top-k; top-p on the rest, keeping the token that crosses; min-p relative to the best.  Dropped
+ * tokens are -inf; ties are kept by lowest id.  has_scores[i] says that row i was written. */
 struct filter_args {
     struct round_state state;
     struct out_rows out;
@@ -321,11 +328,12 @@ struct pick_args {
 
 /* Walks each tree from the root while a child carries the pick, and ends a walk at a stop id or at
  * max_tokens.  Writes the round's output for the host, the path for compact, the new seat (root,
- * len, n_generated, state), counts, and into `next` the rows of the next extend pass: accepted tokens
- * and the new root (slot p, pos p - 1, prefix p + 1, mask 0), or a chunk's rows, and the new root
- * behind a last chunk; beam.n_heads, seat and head_row name the rows that start trees.  Seats without
- * use_draft get no rows, seats that finish no root row.  In decode g_row = seat.  beam.n_heads is NULL where there is no
- * draft at all (here and in select): then `next` is not touched.  Last but compact: increments *round. */
+ * len, n_generated, state), counts, and into `next` the rows of the next extend pass: accepted
+ * tokens and the new root (slot p, pos p - 1, prefix p + 1, mask 0), or a chunk's rows, and the new
+ * root behind a last chunk; beam.n_heads, seat and head_row name the rows that start trees.  Seats
+ * without use_draft get no rows, seats that finish no root row.  In decode g_row = seat.
+ * beam.n_heads is NULL where there is no draft at all (here and in select): then `next` is not
+ * touched.  Last but compact: increments *round. */
 struct accept_args {
     struct round_state state;
     struct tree tree;
@@ -338,16 +346,17 @@ struct accept_args {
     struct beam beam;
 };
 
-/* Moves keys and values of the accepted nodes to the slots behind old_len, in place, in order (a node's
- * index is never below its place in the path, so nothing is overwritten before it is read). */
+/* Moves keys and values of the accepted nodes to the slots behind old_len, in place, in order (a
+ * node's index is never below its place in the path, so nothing is overwritten before it is read).
+ */
 struct compact_args {
     struct tree tree;
     struct kv_pool pool;
     int32_t max_seqs;
 };
 
-/* Writes the device's clock to stamps[index] of the round's output; of the round before *round if the stamp
- * stands behind accept. */
+/* Writes the device's clock to stamps[index] of the round's output; of the round before *round if
+ * the stamp stands behind accept. */
 struct stamp_args {
     struct round_state state;
     int32_t index;
@@ -357,7 +366,7 @@ struct stamp_args {
 struct ops {
     enum dtype act; /* type of activations */
     struct packed *(*pack)(struct device *, const void *w, enum dtype t, int n_out, int n_in);
-    void (*packed_free)(struct device *, struct packed *);
+    void (*packed_free)(struct device *, struct packed *); /* accepts NULL */
     void (*gemm)(struct stream *, const struct gemm_args *);
     void (*matmul)(struct stream *, const struct matmul_args *);
     void (*embed)(struct stream *, const struct embed_args *);

@@ -9,32 +9,32 @@
  *
  * `root` is the last token picked.  It is not in the cache yet: it is node 0 of the next tree.
  *
- * The draft lives on the same slots, shifted by one: draft slot p holds the row that *embeds* token p
- * together with the target's hidden state of token p-1, at rotary position p-1; slot 0 is empty.
- * After an extend the draft's slots 1..len are filled (len is the root's), the beam rows of the tree
- * lie in scratch slots len+1.. and are forgotten with the round. */
+ * The draft lives on the same slots, shifted by one: draft slot p holds the row that *embeds* token
+ * p together with the target's hidden state of token p-1, at rotary position p-1; slot 0 is empty.
+ * After an extend the draft's slots 1..len are filled (len is the root's), the beam rows of the
+ * tree lie in scratch slots len+1.. and are forgotten with the round. */
 #ifndef KERNELS_SEQUENCE_H
 #define KERNELS_SEQUENCE_H
 
 #include <stdint.h>
 
 enum {
-    PAGE_LEN = 64,       /* slots of a page; one bit each in a page's validity mask */
-    MAX_NODES = 64,      /* nodes of a tree, the root included: one bit each in a row's mask */
-    MAX_TOP_K = 32,      /* children of a node that the draft proposes, at most */
-    MAX_STOP_IDS = 72,   /* the model's end tokens and a request's stop_token_ids */
-    MAX_LOGPROBS = 20,   /* alternatives a token of an answer can carry (OpenAI's limit) */
-    ROUND_RING = 4,      /* rounds whose input and output the host keeps; in flight are at most 2 */
+    PAGE_LEN = 64,     /* slots of a page; one bit each in a page's validity mask */
+    MAX_NODES = 64,    /* nodes of a tree, the root included: one bit each in a row's mask */
+    MAX_TOP_K = 32,    /* children of a node that the draft proposes, at most */
+    MAX_STOP_IDS = 72, /* the model's end tokens and a request's stop_token_ids */
+    MAX_LOGPROBS = 20, /* alternatives a token of an answer can carry (OpenAI's limit) */
+    ROUND_RING = 4,    /* rounds whose input and output the host keeps; in flight are at most 2 */
 };
 
 /* A request's parameters; what the host has checked, the device trusts. */
 struct sampling {
     uint64_t seed;
-    uint32_t choice;   /* index among the answers of one request */
-    float temperature; /* 0: greedy */
-    int32_t top_k;     /* 0: off */
-    float top_p;       /* 1: off */
-    float min_p;       /* 0: off */
+    uint32_t choice;          /* index among the answers of one request */
+    float temperature;        /* 0: greedy */
+    int32_t top_k;            /* 0: off */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
     float repetition_penalty; /* 1: off; counts prompt and answer */
     float frequency_penalty;  /* 0: off; counts the answer */
     float presence_penalty;   /* 0: off */
@@ -73,17 +73,11 @@ struct join {
     struct sampling sampling;
 };
 
-/* Entry `index` of a seat's page table becomes `page`.  A draft page starts with no valid slot, unless
- * it keeps its rows: a page of the prefix cache that others share. */
+/* Entry `index` of a seat's page table becomes `page`, -1 for none.  A draft page starts with no
+ * valid slot. */
 struct page_entry {
     int32_t seat, index, page;
-    int32_t is_draft, keeps_rows;
-};
-
-/* A token of a seat's prompt that no prompt row brings, because the prefix cache held its rows.  Needed
- * where repetition_penalty is on; sent not later than the prompt's last chunk. */
-struct mark {
-    int32_t seat, id;
+    int32_t is_draft;
 };
 
 /* The next n_rows tokens of a prompt, rows first_row.. of the round's prompt rows. */
@@ -111,18 +105,19 @@ struct prompt_row {
 };
 
 /* One element of the input ring, in memory that the device reads.  A round applies leaves, then
- * joins, then page entries.  A seat that leaves in one round is joined again in a later one.  The arrays have the capacities given to ops->apply. */
+ * joins, then page entries.  A seat that leaves in one round is joined again in a later one.  The
+ * arrays have the capacities given to ops->apply. */
 struct round_input {
-    int32_t n_leaves, n_joins, n_pages, n_marks, n_chunks, n_prompt_rows;
+    int32_t n_leaves, n_joins, n_pages, n_chunks, n_prompt_rows;
     int32_t *leaves; /* seats */
     struct join *joins;
     struct page_entry *pages;
-    struct mark *marks;
     struct chunk *chunks; /* at most one a seat, in increasing order of seat */
     struct prompt_row *prompt_rows;
 };
 
-/* ---- what a round tells the host --------------------------------------------------------------- */
+/* ---- what a round tells the host ---------------------------------------------------------------
+ */
 
 struct token_logprobs {
     float logprob; /* of the token itself, from the model's own logits */
@@ -132,9 +127,9 @@ struct token_logprobs {
 
 /* What a round did for a seat.  n_tokens is 0 where the seat took no part or its prompt goes on. */
 struct seat_output {
-    int32_t n_tokens;         /* accepted + 1 */
-    int32_t finish;           /* enum finish, of the last token */
-    int32_t n_drafted;        /* nodes verified behind the root */
+    int32_t n_tokens;  /* accepted + 1 */
+    int32_t finish;    /* enum finish, of the last token */
+    int32_t n_drafted; /* nodes verified behind the root */
     int32_t tokens[MAX_NODES];
 };
 
@@ -146,11 +141,13 @@ struct round_output {
     struct token_logprobs *logprobs; /* [max_seqs][MAX_NODES]; written where n_logprobs >= 0 */
 };
 
-/* ---- rows ----------------------------------------------------------------------------------------
+/* ---- rows
+ * ----------------------------------------------------------------------------------------
  *
- * Everything that runs through a model in a step is rows: a prompt chunk is a chain of rows, a decode
- * step is one, a tree is up to 64.  Row r attends to slots [0, prefix) of its own sequence and to
- * slot prefix + j for each bit j of mask.  All arrays are in device memory, owned by the round. */
+ * Everything that runs through a model in a step is rows: a prompt chunk is a chain of rows, a
+ * decode step is one, a tree is up to 64.  Row r attends to slots [0, prefix) of its own sequence
+ * and to slot prefix + j for each bit j of mask.  All arrays are in device memory, owned by the
+ * round. */
 struct rows {
     int32_t *n;      /* [1] rows in use */
     int32_t max;     /* capacity of the arrays below */
@@ -172,9 +169,9 @@ struct draft_rows {
 
 /* Pages of one pool, target's or draft's.  A page holds PAGE_LEN slots of all layers. */
 struct kv_pool {
-    void *k, *v;          /* [n_layers][n_pages][n_kv_heads][PAGE_LEN][head_dim], activations' type */
-    int32_t *table;       /* [max_seqs][max_pages] page of each index, -1 where there is none */
-    uint64_t *valid;      /* [n_pages] slots that hold a row; draft pool only, else NULL */
+    void *k, *v;     /* [n_layers][n_pages][n_kv_heads][PAGE_LEN][head_dim], activations' type */
+    int32_t *table;  /* [max_seqs][max_pages] page of each index, -1 where there is none */
+    uint64_t *valid; /* [n_pages] slots that hold a row; draft pool only, else NULL */
     int32_t n_layers, n_pages, n_kv_heads, head_dim, max_pages;
 };
 
@@ -193,7 +190,7 @@ struct tree {
 
 /* Rows of the verify pass whose logits are wanted: all tree nodes, and a prompt's last row. */
 struct out_rows {
-    int32_t *n;    /* [1] */
+    int32_t *n; /* [1] */
     int32_t max;
     int32_t *row;  /* [max] verify row */
     int32_t *seat; /* [max] */
@@ -204,14 +201,14 @@ struct out_rows {
  * root's k children, then k * k for each expansion (beam rank * k + rank of the child).  All arrays
  * are indexed by head, not by seat. */
 struct beam {
-    int32_t k, depth;     /* depth * k <= 64: one scratch slot and one mask bit a beam row */
-    int32_t *n_heads;     /* [1] sequences that draft in this round */
-    int32_t *seat;        /* [max_seqs] seat of each head, increasing */
-    int32_t *head_row;    /* [max_seqs] row of the extend pass whose output starts the tree */
-    int32_t *token;       /* [max_seqs][C] */
-    float *score;         /* [max_seqs][C] cumulative log-probability from the root */
-    int32_t *node;        /* [max_seqs][depth][k] candidate that beam row (i, b) feeds */
-    uint64_t *mask;       /* [max_seqs][k] scratch bits of the current beam rows, own bit included */
+    int32_t k, depth;  /* depth * k <= 64: one scratch slot and one mask bit a beam row */
+    int32_t *n_heads;  /* [1] sequences that draft in this round */
+    int32_t *seat;     /* [max_seqs] seat of each head, increasing */
+    int32_t *head_row; /* [max_seqs] row of the extend pass whose output starts the tree */
+    int32_t *token;    /* [max_seqs][C] */
+    float *score;      /* [max_seqs][C] cumulative log-probability from the root */
+    int32_t *node;     /* [max_seqs][depth][k] candidate that beam row (i, b) feeds */
+    uint64_t *mask;    /* [max_seqs][k] scratch bits of the current beam rows, own bit included */
 };
 
 #endif

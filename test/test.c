@@ -6,10 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_TESTS      256
-#define TIMEOUT_S      60
-#define EXIT_FAILED    1
-#define EXIT_SKIPPED   77
+#define MAX_TESTS    256
+#define TIMEOUT_S    60
+#define EXIT_FAILED  1
+#define EXIT_SKIPPED 77
 #ifndef TEST_DATA
 #define TEST_DATA "test"
 #endif

@@ -17,8 +17,8 @@ _Noreturn void test_fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 _Noreturn void test_skip(const char *why);
 
-/* Fails unless |got[i] - want[i]| <= abs_tolerance + rel_tolerance * |want[i]| for all i; NaN fails,
- * and equal infinities pass. */
+/* Fails unless |got[i] - want[i]| <= abs_tolerance + rel_tolerance * |want[i]| for all i; NaN
+ * fails, and equal infinities pass. */
 void test_close(const char *file, int line, const float *got, const float *want, size_t n,
                 double abs_tolerance, double rel_tolerance);
 

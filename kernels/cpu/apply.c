@@ -32,7 +32,7 @@ static void set_page(const struct apply_args *a, const struct page_entry *e)
     REQUIRE(e->index >= 0 && e->index < pool->max_pages);
     REQUIRE(e->page >= -1 && e->page < pool->n_pages);
     pool->table[(size_t)e->seat * (size_t)pool->max_pages + (size_t)e->index] = e->page;
-    if (e->is_draft && !e->keeps_rows && e->page >= 0) pool->valid[e->page] = 0;
+    if (e->is_draft && e->page >= 0) pool->valid[e->page] = 0;
 }
 
 static void apply_run(const struct apply_args *a)
@@ -45,7 +45,6 @@ static void apply_run(const struct apply_args *a)
     }
     for (int i = 0; i < in->n_joins; i++) join(st, &in->joins[i]);
     for (int i = 0; i < in->n_pages; i++) set_page(a, &in->pages[i]);
-    for (int i = 0; i < in->n_marks; i++) mark_in_prompt(st, in->marks[i].seat, in->marks[i].id);
     for (int i = 0; i < in->n_chunks; i++) {
         const struct chunk *c = &in->chunks[i];
         REQUIRE(c->first_row >= 0 && c->n_rows > 0 &&

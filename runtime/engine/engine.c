@@ -15,7 +15,8 @@ enum {
     DEFAULT_ROWS = 512,
     DEFAULT_CACHE = 64 << 10, /* slots */
     MIN_PROMPT_ROWS = 64,     /* of a step, however many trees it holds */
-    /* The CPU's default tree: bench/decode.c's choice on two cores; the paper's 3/8/30 is for CUDA. */
+    /* The CPU's default tree: bench/decode.c's choice on two cores; the paper's 3/8/30 is for CUDA.
+     */
     CPU_DEPTH = 3,
     CPU_TOP_K = 2,
     CPU_NODES = 6,
@@ -46,7 +47,8 @@ struct engine {
     uint64_t n_cancelled_waiting;
 };
 
-/* ---- the engine's thread -------------------------------------------------------------------------- */
+/* ---- the engine's thread
+ * -------------------------------------------------------------------------- */
 
 static struct job *pop_waiting_locked(struct engine *e)
 {
@@ -148,7 +150,8 @@ static void *engine_main(void *arg)
     return NULL;
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ---------------------------------------------------------------------------------------- */
 
 static int or_default(int value, int otherwise)
 {
@@ -196,7 +199,8 @@ static int choose_sizes(const struct engine_options *opt, const struct model_con
 
     int n_tree_rows = limits->max_seqs * limits->n_nodes;
     int least = n_tree_rows + MIN_PROMPT_ROWS;
-    limits->max_rows = or_default(opt->max_num_batched_tokens, least > DEFAULT_ROWS ? least : DEFAULT_ROWS);
+    limits->max_rows =
+        or_default(opt->max_num_batched_tokens, least > DEFAULT_ROWS ? least : DEFAULT_ROWS);
     if (limits->max_rows < n_tree_rows + 1)
         return error_set(err, ERROR_BAD_REQUEST,
                          "--max-num-batched-tokens %d is less than %d sequences of %d tree nodes "
@@ -284,13 +288,13 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
         goto failed;
     if (open_draft(e, opt, &limits, err) != 0) goto failed;
     e->round = round_open(e->dev, e->model->lm, e->draft, &limits);
-    const struct scheduler_config scheduler = {
-        .model = e->model,
-        .draft = e->draft,
-        .round = e->round,
-        .limits = limits,
-        .prefill_chunk = or_default(opt->prefill_chunk, limits.max_rows),
-        .max_in_flight = ROUNDS_IN_FLIGHT};
+    const struct scheduler_config scheduler = {.model = e->model,
+                                               .draft = e->draft,
+                                               .round = e->round,
+                                               .limits = limits,
+                                               .prefill_chunk =
+                                                   or_default(opt->prefill_chunk, limits.max_rows),
+                                               .max_in_flight = ROUNDS_IN_FLIGHT};
     e->scheduler = scheduler_new(&scheduler);
     e->max_queue = or_default(opt->max_queue, DEFAULT_QUEUE);
     fill_info(e, opt, &limits);
@@ -330,7 +334,8 @@ void engine_close(struct engine *e)
     free(e);
 }
 
-/* ---- what other threads call ------------------------------------------------------------------------ */
+/* ---- what other threads call
+ * ------------------------------------------------------------------------ */
 
 const struct engine_info *engine_info(const struct engine *e)
 {

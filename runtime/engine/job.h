@@ -7,8 +7,8 @@
 #include "runtime/engine/prompt.h"
 #include "runtime/text/token_list.h"
 
-/* Image tokens first .. first + n - 1 of the prompt stand for one picture, given as pixels for the tower or as
- * the tower's features. */
+/* Image tokens first .. first + n - 1 of the prompt stand for one picture, given as pixels for the
+ * tower or as the tower's features. */
 struct prompt_image {
     int first, n;
     float *pixels;   /* [3][S][S], owned; NULL if there are features */
@@ -21,8 +21,8 @@ struct prompt {
     struct prompt_image images[MAX_IMAGES];
 };
 
-/* Owned by the engine's queue while it waits, then by the seat it sits in.  gen.sampling is complete: limits
- * clamped, the model's end tokens among stop_ids. */
+/* Owned by the engine's queue while it waits, then by the seat it sits in.  gen.sampling is
+ * complete: limits clamped, the model's end tokens among stop_ids. */
 struct job {
     struct job *next; /* in the waiting queue */
     uint64_t id;

@@ -1,7 +1,8 @@
 /* The free pages of one pool (kernels/sequence.h: struct kv_pool), target's or draft's.
  *
- * Only bookkeeping: the memory belongs to the round.  A page that is given back may be taken at once, so its
- * owner gives it back only after the last round that was launched with it has finished.  Engine thread only. */
+ * Only bookkeeping: the memory belongs to the round.  A page that is given back may be taken at
+ * once, so its owner gives it back only after the last round that was launched with it has
+ * finished.  Engine thread only. */
 #ifndef RUNTIME_ENGINE_PAGEPOOL_H
 #define RUNTIME_ENGINE_PAGEPOOL_H
 

@@ -40,9 +40,9 @@ struct round {
     struct beam beam;
     struct draft_rows extend;
     struct lm_scratch scratch;
-    void *hidden;     /* act [max_rows][hidden] of the verify pass; read by the next round's extend */
-    void *out_hidden; /* act [out.max][hidden] */
-    float *logits, *scores; /* [out.max][vocab] */
+    void *hidden; /* act [max_rows][hidden] of the verify pass; read by the next round's extend */
+    void *out_hidden;           /* act [out.max][hidden] */
+    float *logits, *scores;     /* [out.max][vocab] */
     int32_t *has_scores, *pick; /* [out.max] */
     struct token_logprobs *top; /* [out.max] */
 
@@ -230,11 +230,12 @@ static void queue_draft(struct round *r)
 
 static void queue_verify(struct round *r, const struct rows *rows)
 {
-    const struct select_args select = {r->state, r->beam, r->tree, *rows, r->out, r->limits.n_nodes};
+    const struct select_args select = {r->state, r->beam, r->tree,
+                                       *rows,    r->out,  r->limits.n_nodes};
     r->ops->select(r->stream, &select);
     lm_forward(r->lm, r->stream, &r->scratch, rows, r->state.pool, &r->target, r->hidden);
-    const struct gather_rows_args gather = {
-        r->hidden, r->out_hidden, r->out.row, r->out.n, r->out.max, r->state.width};
+    const struct gather_rows_args gather = {r->hidden, r->out_hidden, r->out.row,
+                                            r->out.n,  r->out.max,    r->state.width};
     r->ops->gather_rows(r->stream, &gather);
     lm_logits(r->lm, r->stream, r->out_hidden, r->out.n, r->out.max, r->logits);
 }

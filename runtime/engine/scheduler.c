@@ -11,20 +11,20 @@ enum place_state { PLACE_FREE, PLACE_JOINING, PLACE_RUNNING, PLACE_ENDING, PLACE
 /* A seat as the host sees it. */
 struct place {
     enum place_state state;
-    struct job *job;       /* JOINING and RUNNING */
-    int n_sent;            /* prompt rows sent so far */
+    struct job *job; /* JOINING and RUNNING */
+    int n_sent;      /* prompt rows sent so far */
     int n_pages;
-    int32_t *pages;        /* [max_pages] target page of each index */
-    int32_t *draft_pages;  /* [max_pages] -1: no draft page */
-    int image_row, n_image_rows; /* span of the vector pool's image rows */
+    int32_t *pages;               /* [max_pages] target page of each index */
+    int32_t *draft_pages;         /* [max_pages] -1: no draft page */
+    int image_row, n_image_rows;  /* span of the vector pool's image rows */
     int image_output[MAX_IMAGES]; /* image row of each picture's features; its vectors follow */
-    uint64_t leave_round;  /* LEAVING: the round that carried the leave */
+    uint64_t leave_round;         /* LEAVING: the round that carried the leave */
 };
 
 struct scheduler {
     struct scheduler_config cfg;
     struct pagepool pages, draft_pages;
-    struct place *places;  /* [max_seqs] */
+    struct place *places; /* [max_seqs] */
     struct engine_stats stats;
 };
 
@@ -71,7 +71,8 @@ void scheduler_free(struct scheduler *s)
     free(s);
 }
 
-/* ---- how the draft takes a prompt ---------------------------------------------------------------- */
+/* ---- how the draft takes a prompt
+ * ---------------------------------------------------------------- */
 
 /* The picture that token pos belongs to, or the last one before it; -1 if there is none. */
 static int image_at(const struct prompt *prompt, int pos)
@@ -86,8 +87,8 @@ static bool is_image_token(const struct prompt *prompt, int image, int pos)
     return image >= 0 && pos < prompt->images[image].first + prompt->images[image].n;
 }
 
-/* Which of an image's vectors lies at its token i of n, or -1.  The n_outputs - 1 compressed tokens stand
- * at the image's last positions (methods.md 1.3; kernels/sequence.h). */
+/* Which of an image's vectors lies at its token i of n, or -1.  The n_outputs - 1 compressed tokens
+ * stand at the image's last positions (methods.md 1.3; kernels/sequence.h). */
 static int compressed_at(const struct draft *draft, int i, int n)
 {
     int j = i - (n - (draft->n_image_outputs - 1));
@@ -138,7 +139,8 @@ static struct prompt_row prompt_row_at(const struct scheduler *s, const struct p
     return row;
 }
 
-/* ---- admission -------------------------------------------------------------------------------------- */
+/* ---- admission
+ * -------------------------------------------------------------------------------------- */
 
 /* First of n free image rows in a row, or -1. */
 static int find_image_rows(const struct scheduler *s, int n)
@@ -176,8 +178,8 @@ static void take_pages(struct scheduler *s, struct place *p)
     }
 }
 
-/* Queues tower and adaptor for all pictures of the prompt; their vectors are there when a round launched
- * later reads them. */
+/* Queues tower and adaptor for all pictures of the prompt; their vectors are there when a round
+ * launched later reads them. */
 static void encode_images(struct scheduler *s, struct place *p)
 {
     struct prompt *prompt = p->job->gen.prompt;
@@ -230,7 +232,8 @@ bool scheduler_admit(struct scheduler *s, struct job *job)
     return true;
 }
 
-/* ---- ends --------------------------------------------------------------------------------------------- */
+/* ---- ends
+ * --------------------------------------------------------------------------------------------- */
 
 static void end_place(struct scheduler *s, struct place *p, enum gen_finish finish,
                       const char *failure)
@@ -266,7 +269,8 @@ static void release_place(struct scheduler *s, struct place *p)
     p->n_pages = p->n_image_rows = 0;
 }
 
-/* ---- a round's input -------------------------------------------------------------------------------- */
+/* ---- a round's input
+ * -------------------------------------------------------------------------------- */
 
 static void send_join(const struct scheduler *s, struct round_input *in, int seat)
 {
@@ -348,7 +352,8 @@ static void launch(struct scheduler *s)
     round_launch(s->cfg.round, n_tree_rows + in->n_prompt_rows);
 }
 
-/* ---- a round's output ------------------------------------------------------------------------------- */
+/* ---- a round's output
+ * ------------------------------------------------------------------------------- */
 
 static enum gen_finish finish_of(enum finish finish)
 {

@@ -1,4 +1,5 @@
-/* The scheduler: seats, pages and rounds.  It turns jobs into round inputs and round outputs into events.
+/* The scheduler: seats, pages and rounds.  It turns jobs into round inputs and round outputs into
+ * events.
  *
  * A seat's life (host side; the device's own record is struct seat):
  *
@@ -7,12 +8,12 @@
  *    +---- the round that carried the leave has finished ---- LEAVING <------- launch ------+
  *
  * Invariants:
- *  1. Pages, image rows and the seat return only after the round that carried the leave has finished, so no
- *     round in flight can touch memory of another sequence.
- *  2. A seat holds from its admission on every page that its request can need: nothing is ever preempted.
- *  3. Rounds in flight behind a seat's end may still pick tokens for it; they are discarded and count
- *     nowhere.
- * Engine thread only. */
+ *  1. Pages, image rows and the seat return only after the round that carried the leave has
+ * finished, so no round in flight can touch memory of another sequence.
+ *  2. A seat holds from its admission on every page that its request can need: nothing is ever
+ * preempted.
+ *  3. Rounds in flight behind a seat's end may still pick tokens for it; they are discarded and
+ * count nowhere. Engine thread only. */
 #ifndef RUNTIME_ENGINE_SCHEDULER_H
 #define RUNTIME_ENGINE_SCHEDULER_H
 
@@ -34,7 +35,8 @@ struct scheduler_config {
 struct scheduler *scheduler_new(const struct scheduler_config *cfg);
 void scheduler_free(struct scheduler *s); /* no job is seated; accepts NULL */
 
-/* Slots that a request of so many tokens can touch: its own, the last tree's and the draft's scratch. */
+/* Slots that a request of so many tokens can touch: its own, the last tree's and the draft's
+ * scratch. */
 int scheduler_slots(const struct round_limits *limits, int n_tokens);
 
 /* Seats the job (takes it) if a seat, pages and image rows are free; else returns false. */
@@ -44,8 +46,8 @@ bool scheduler_admit(struct scheduler *s, struct job *job);
 void scheduler_cancel(struct scheduler *s, uint64_t id, enum gen_finish finish);
 void scheduler_cancel_all(struct scheduler *s, enum gen_finish finish);
 
-/* Launches a round if there is work and room in flight, else waits for the oldest and delivers its tokens.
- * Returns false if there was nothing to do. */
+/* Launches a round if there is work and room in flight, else waits for the oldest and delivers its
+ * tokens. Returns false if there was nothing to do. */
 bool scheduler_step(struct scheduler *s);
 
 /* Adds to *out what the scheduler counts. */

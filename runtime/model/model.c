@@ -10,9 +10,10 @@ static int check_vocabulary(const struct model *m, const char *dir, struct error
 {
     int n_ids = tokenizer_n_ids(m->tokenizer);
     if (n_ids > m->cfg.lm.vocab)
-        return error_set(err, ERROR_BAD_REQUEST,
-                         "%s/tokenizer.json: largest id is %d, but config.json has a vocabulary of %d",
-                         dir, n_ids - 1, m->cfg.lm.vocab);
+        return error_set(
+            err, ERROR_BAD_REQUEST,
+            "%s/tokenizer.json: largest id is %d, but config.json has a vocabulary of %d", dir,
+            n_ids - 1, m->cfg.lm.vocab);
     if (m->cfg.has_vision && m->cfg.image_token >= m->cfg.lm.vocab)
         return error_set(err, ERROR_BAD_REQUEST,
                          "%s/config.json: image_token_index %d is not below the vocabulary's %d",
@@ -20,8 +21,7 @@ static int check_vocabulary(const struct model *m, const char *dir, struct error
     return 0;
 }
 
-static int open_text(struct model *m, const char *dir, const char *template_name,
-                     struct error *err)
+static int open_text(struct model *m, const char *dir, const char *template_name, struct error *err)
 {
     char *path = xprintf("%s/tokenizer.json", dir);
     int result = tokenizer_open(&m->tokenizer, path, err);
@@ -53,7 +53,8 @@ int model_open(struct model **out, struct device *dev, const char *dir, const ch
     if (config_load(dir, &m->cfg, err) != 0) goto failed;
     if (m->cfg.family == FAMILY_LLAVA_NEXT) {
         error_set(err, ERROR_BAD_REQUEST,
-                  "%s/config.json: model_type llava_next is not served yet; llava and llama are", dir);
+                  "%s/config.json: model_type llava_next is not served yet; llava and llama are",
+                  dir);
         goto failed;
     }
     if (config_load_generation(dir, &m->generation, err) != 0) goto failed;

@@ -355,6 +355,7 @@ int safetensors_open(struct safetensors **out, const char *dir, struct error *er
     char *single = xprintf("%s/model.safetensors", dir);
     char *index = xprintf("%s/model.safetensors.index.json", dir);
     char *pickle = xprintf("%s/pytorch_model.bin", dir);
+    char *pickle_index = xprintf("%s/pytorch_model.bin.index.json", dir);
     int result;
     if (exists(single)) {
         st->path = xstrdup(single);
@@ -363,10 +364,11 @@ int safetensors_open(struct safetensors **out, const char *dir, struct error *er
     } else if (exists(index)) {
         st->path = xstrdup(dir);
         result = open_index(st, dir, index, err);
-    } else if (exists(pickle)) {
+    } else if (exists(pickle) || exists(pickle_index)) {
         result = error_set(err, ERROR_BAD_REQUEST,
-                           "%s: pickled weights are not read; scripts/to-safetensors converts them",
-                           pickle);
+                           "%s: has only pytorch_model*.bin, which is not read; "
+                           "scripts/to-safetensors converts it",
+                           dir);
     } else {
         result =
             error_set(err, ERROR_BAD_REQUEST,
@@ -375,6 +377,7 @@ int safetensors_open(struct safetensors **out, const char *dir, struct error *er
     free(single);
     free(index);
     free(pickle);
+    free(pickle_index);
     if (result != 0) {
         safetensors_close(st);
         return -1;

@@ -1,4 +1,5 @@
-/* Whole rounds against the authors' ViSpec code: trees, accepted paths and tokens of test/golden/vispec. */
+/* Whole rounds against the authors' ViSpec code: trees, accepted paths and tokens of
+ * test/golden/vispec. */
 #include "runtime/engine/round.h"
 #include "runtime/engine/scheduler.h"
 #include "runtime/mem.h"
@@ -105,8 +106,8 @@ static void check_tree(const struct run *run, const json_t *golden, int seat)
         size_t at = (size_t)seat * MAX_NODES + j;
         if (view.tree.token[at] != item(tokens, j) || view.tree.parent[at] != item(parents, j))
             test_fail(__FILE__, __LINE__, "round %d node %zu is %d below %d, not %d below %d",
-                      run->n_rounds, j, view.tree.token[at], view.tree.parent[at],
-                      item(tokens, j), item(parents, j));
+                      run->n_rounds, j, view.tree.token[at], view.tree.parent[at], item(tokens, j),
+                      item(parents, j));
     }
 }
 
@@ -121,7 +122,8 @@ static void on_event(void *user, const struct gen_event *event)
         CHECK_INT(event->n_tokens, ==, 1);
         return;
     }
-    const json_t *golden = json_array_get(json_object_get(run->json, "rounds"), (size_t)run->n_rounds);
+    const json_t *golden =
+        json_array_get(json_object_get(run->json, "rounds"), (size_t)run->n_rounds);
     if (!golden) test_fail(__FILE__, __LINE__, "the reference has no round %d", run->n_rounds);
     if (run->checks_trees) check_tree(run, golden, 0);
     if (!event->is_last && event->n_tokens == field(golden, "accepted") + 1)
@@ -132,7 +134,8 @@ static void on_event(void *user, const struct gen_event *event)
 /* The prompt of a case; the run of image tokens is one picture with the stored features. */
 static struct prompt *golden_prompt(int i)
 {
-    struct golden *g = golden_open(case_path(i == 5 ? 2 : i, "safetensors")); /* 5: same prompt as 2 */
+    struct golden *g =
+        golden_open(case_path(i == 5 ? 2 : i, "safetensors")); /* 5: same prompt as 2 */
     struct prompt *p = xcalloc(1, sizeof(*p));
     size_t n, n_features;
     const int32_t *ids = golden_i32(g, "input_ids", &n);
@@ -191,7 +194,8 @@ static void check_case(int i, int prefill_chunk)
     CHECK(scheduler_admit(b.scheduler, job));
     while (scheduler_step(b.scheduler)) continue;
     int n_rounds = run.n_rounds, want = field(run.json, "num_rounds");
-    /* The reference runs one round more where the end token was a bonus, or at exactly max_new_tokens. */
+    /* The reference runs one round more where the end token was a bonus, or at exactly
+     * max_new_tokens. */
     CHECK(n_rounds == want || n_rounds == want - 1);
     check_answer(&run);
     close_bench(&b);
@@ -220,7 +224,8 @@ TEST(all_cases_at_once_and_rounds_ahead_give_the_same_tokens)
     struct bench b;
     struct run runs[N_CASES];
     open_bench(&b, N_CASES, 512, 50, ROUNDS_IN_FLIGHT);
-    for (int i = 0; i < N_CASES; i++) CHECK(scheduler_admit(b.scheduler, golden_job(&runs[i], &b, i, true)));
+    for (int i = 0; i < N_CASES; i++)
+        CHECK(scheduler_admit(b.scheduler, golden_job(&runs[i], &b, i, true)));
     while (scheduler_step(b.scheduler)) continue;
     for (int i = 0; i < N_CASES; i++) check_answer(&runs[i]);
     close_bench(&b);

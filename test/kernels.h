@@ -1,0 +1,50 @@
+/* What the tests of device operations share: an open device, arrays on it, numbers to fill them. */
+#ifndef TEST_KERNELS_H
+#define TEST_KERNELS_H
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+enum { KERNELS_MAX_BLOCKS = 4096 };
+
+/* A device with a stream, and the arrays made on it, which live until kernels_close. */
+struct kernels {
+    struct device *dev;
+    struct stream *stream;
+    const struct ops *ops;
+    void *blocks[KERNELS_MAX_BLOCKS];
+    int n_blocks;
+};
+
+void kernels_open(struct kernels *k);
+void kernels_close(struct kernels *k);
+
+/* Device memory with every byte 0xff (NaN, -1), or with a copy of `bytes` bytes of host memory. */
+void *kernels_empty(struct kernels *k, size_t bytes);
+void *kernels_upload(struct kernels *k, const void *host, size_t bytes);
+
+/* Waits for the stream and copies.  The result of the first belongs to k. */
+void *kernels_download(struct kernels *k, const void *device, size_t bytes);
+void kernels_write(struct kernels *k, void *device, const void *host, size_t bytes);
+
+/* Host memory that belongs to k, zeroed. */
+void *kernels_host(struct kernels *k, size_t bytes);
+
+/* n numbers, evenly from (-scale, scale); the same seed gives the same numbers. */
+float *kernels_random(struct kernels *k, size_t n, float scale, unsigned seed);
+/* An integer in [0, n). */
+int kernels_random_int(unsigned *state, int n);
+
+/* Converts to a weight's type, rounding to nearest even, and back. */
+void *kernels_to_dtype(struct kernels *k, const float *x, size_t n, enum dtype t);
+float kernels_from_dtype(const void *x, size_t i, enum dtype t);
+
+/* Fails the test unless all bytes are still 0xff. */
+#define CHECK_UNTOUCHED(host, bytes) kernels_check_untouched(__FILE__, __LINE__, host, bytes)
+void kernels_check_untouched(const char *file, int line, const void *host, size_t bytes);
+
+/* Fails the test unless both hold the same n floats, bit for bit. */
+#define CHECK_SAME_BITS(a, b, n) kernels_check_same_bits(__FILE__, __LINE__, a, b, n)
+void kernels_check_same_bits(const char *file, int line, const float *a, const float *b, size_t n);
+
+#endif

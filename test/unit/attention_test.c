@@ -1,0 +1,167 @@
+#include "test/test.h"
+
+#include "test/pages.h"
+#include "test/shapes.h"
+
+enum { N_LAYERS = 2, LAYER = 1, BEHIND = 2 };
+
+/* Runs attention on q [n][width] (keys and values of qkv stay NaN: they are read from the pages)
+ * and returns out [n + BEHIND][n_heads head_dim]. */
+static float *run_attention(const struct pages *p, const struct page_row *rows, const float *q,
+                            int n, int n_heads)
+{
+    struct kernels *k = p->k;
+    const size_t out_width = (size_t)n_heads * p->pool.head_dim;
+    const size_t width = out_width + (size_t)2 * p->pool.n_kv_heads * p->pool.head_dim;
+    const int max = n + BEHIND;
+    float *qkv = kernels_host(k, (size_t)max * width * sizeof(float));
+    memset(qkv, 0xff, (size_t)max * width * sizeof(float));
+    for (int r = 0; r < n; r++)
+        memcpy(qkv + r * width, q + r * out_width, out_width * sizeof(float));
+    const size_t bytes = (size_t)max * out_width * sizeof(float);
+    float *out = kernels_empty(k, bytes);
+    k->ops->attention(k->stream, &(struct attention_args){
+                                     .qkv = kernels_upload(k, qkv, max * width * sizeof(float)),
+                                     .out = out,
+                                     .rows = pages_rows(k, rows, n, max),
+                                     .pool = p->pool,
+                                     .layer = LAYER,
+                                     .n_heads = n_heads,
+                                 });
+    float *got = kernels_download(k, out, bytes);
+    CHECK_UNTOUCHED(got + n * out_width, BEHIND * out_width * sizeof(float));
+    return got;
+}
+
+static void check_rows(const struct pages *p, const struct page_row *rows, const float *q,
+                       const float *got, int n, int n_heads)
+{
+    const int head_dim = p->pool.head_dim;
+    double want[256];
+    float rounded[256];
+    for (int i = 0; i < n * n_heads; i++) {
+        int kv_head = i % n_heads / (n_heads / p->pool.n_kv_heads);
+        size_t at = (size_t)i * head_dim;
+        pages_attend(p, LAYER, &rows[i / n_heads], kv_head, q + at, want);
+        for (int j = 0; j < head_dim; j++) rounded[j] = (float)want[j];
+        CHECK_CLOSE(got + at, rounded, (size_t)head_dim, 4e-6, 0); /* values are below 1 */
+    }
+}
+
+static struct pages new_pages(struct kernels *k, int n_kv, int head_dim, int max_seqs)
+{
+    struct pages p;
+    pages_init(&p, k,
+               (struct kv_pool){
+                   .n_layers = N_LAYERS, .n_kv_heads = n_kv, .head_dim = head_dim, .max_pages = 7},
+               max_seqs, false);
+    return p;
+}
+
+/* One row a sequence, each behind a context of its own; what a row does not see is NaN. */
+static void check_contexts(int head_dim, int n_heads, int n_kv, const uint64_t *masks, int n_masks)
+{
+    struct kernels k;
+    kernels_open(&k);
+    enum { N = N_SHAPES(shape_contexts) };
+    struct pages p = new_pages(&k, n_kv, head_dim, N);
+    struct page_row rows[N];
+    for (int r = 0; r < N; r++) {
+        rows[r] = (struct page_row){.seat = N - 1 - r, .prefix = shape_contexts[r]};
+        rows[r].mask = masks[r % n_masks];
+        if (rows[r].prefix == 0) rows[r].mask |= 1;
+        for (int slot = 0; slot < rows[r].prefix + 64; slot++)
+            if (slot < rows[r].prefix || (rows[r].mask >> (slot - rows[r].prefix) & 1) != 0)
+                pages_fill(&p, LAYER, rows[r].seat, slot, slot + 1000 * r);
+    }
+    pages_upload(&p);
+    float *q = kernels_random(&k, (size_t)N * n_heads * head_dim, 1, 8);
+    check_rows(&p, rows, q, run_attention(&p, rows, q, N, n_heads), N, n_heads);
+    kernels_close(&k);
+}
+
+TEST(attention_is_softmax_over_the_slots_that_a_row_sees)
+{
+    const uint64_t masks[] = {1, 0, ~0ull, 1ull << 63, 0x8000000100000401, 0xaaaaaaaaaaaaaaaa, 5};
+    for (int i = 0; i < N_SHAPES(shape_head_dims); i++) {
+        check_contexts(shape_head_dims[i], 2, 2, masks, 7);
+        check_contexts(shape_head_dims[i], 7, 1, masks, 5);
+        check_contexts(shape_head_dims[i], 8, 2, masks + 1, 6);
+    }
+}
+
+TEST(attention_takes_any_number_of_rows)
+{
+    for (int i = 0; i < N_SHAPES(shape_rows); i++) {
+        struct kernels k;
+        kernels_open(&k);
+        struct pages p = new_pages(&k, 2, 24, 1);
+        for (int slot = 0; slot < 200; slot++) pages_fill(&p, LAYER, 0, slot, slot);
+        pages_upload(&p);
+        struct page_row rows[SHAPE_MAX_ROWS];
+        for (int r = 0; r < shape_rows[i]; r++) rows[r] = (struct page_row){.prefix = r + 1};
+        float *q = kernels_random(&k, (size_t)SHAPE_MAX_ROWS * 4 * 24, 1, 8);
+        check_rows(&p, rows, q, run_attention(&p, rows, q, shape_rows[i], 4), shape_rows[i], 4);
+        kernels_close(&k);
+    }
+}
+
+TEST(large_scores_do_not_overflow)
+{
+    struct kernels k;
+    kernels_open(&k);
+    struct pages p = new_pages(&k, 1, 8, 1);
+    for (int slot = 0; slot < 150; slot++) {
+        pages_fill(&p, LAYER, 0, slot, slot);
+        for (int i = 0; i < 8; i++) p.key[pages_at(&p, LAYER, 0, 0, slot) + i] = (float)slot;
+    }
+    pages_upload(&p);
+    /* Scores rise by hundreds a slot, or fall: all weight is on the last slot, or on the first. */
+    float q[2 * 8];
+    for (int i = 0; i < 16; i++) q[i] = i < 8 ? 100 : -100;
+    struct page_row rows[] = {{.prefix = 150}, {.prefix = 150}};
+    float *got = run_attention(&p, rows, q, 2, 1);
+    CHECK_CLOSE(got, p.value + pages_at(&p, LAYER, 0, 0, 149), 8, 0, 1e-6);
+    CHECK_CLOSE(got + 8, p.value + pages_at(&p, LAYER, 0, 0, 0), 8, 0, 1e-6);
+    kernels_close(&k);
+}
+
+/* The same tokens as a chain in seat 0, as nodes of a tree in seat 1 (other nodes between them),
+ * and as a chunk whose last rows are in mask bits in seat 2. */
+static void check_same_bits(int head_dim, int context, int n_path)
+{
+    struct kernels k;
+    kernels_open(&k);
+    enum { N_HEADS = 4, MAX_PATH = 8 };
+    const int nodes[MAX_PATH] = {0, 2, 3, 7, 20, 40, 62, 63};
+    struct pages p = new_pages(&k, 2, head_dim, 3);
+    uint64_t tree_mask = 0, chain_mask = 0;
+    for (int slot = 0; slot < context + n_path; slot++) {
+        int node = slot < context ? 0 : nodes[slot - context];
+        pages_fill(&p, LAYER, 0, slot, slot);
+        pages_fill(&p, LAYER, 1, slot < context ? slot : context + node, slot);
+        pages_fill(&p, LAYER, 2, slot, slot);
+        if (slot >= context) tree_mask |= 1ull << node, chain_mask |= 1ull << (slot - context);
+    }
+    pages_upload(&p);
+    struct page_row rows[40] = {{.seat = 0, .prefix = context + n_path},
+                                {.seat = 1, .prefix = context, .mask = tree_mask},
+                                {.seat = 2, .prefix = context, .mask = chain_mask}};
+    const size_t width = (size_t)N_HEADS * head_dim;
+    float *q = kernels_random(&k, 40 * width, 1, 9);
+    memcpy(q + width, q, width * sizeof(float));
+    memcpy(q + 2 * width, q, width * sizeof(float));
+    for (int r = 3; r < 40; r++) rows[r] = (struct page_row){.seat = 0, .prefix = 1 + r % 5};
+    float *together = run_attention(&p, rows, q, 40, N_HEADS);
+    float *alone = run_attention(&p, rows, q, 1, N_HEADS);
+    for (int r = 0; r < 3; r++) CHECK_SAME_BITS(together + r * width, alone, width);
+    kernels_close(&k);
+}
+
+TEST(a_context_gives_the_same_bits_as_chain_tree_or_chunk)
+{
+    for (int i = 0; i < N_SHAPES(shape_contexts); i++)
+        for (int n_path = 1; n_path <= 8; n_path += 3)
+            for (int j = 0; j < N_SHAPES(shape_head_dims); j += 3)
+                check_same_bits(shape_head_dims[j], shape_contexts[i], n_path);
+}

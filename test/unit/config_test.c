@@ -1,0 +1,288 @@
+#include "runtime/model/config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "test/folder.h"
+#include "test/test.h"
+
+static struct model_config load(const char *folder)
+{
+    struct model_config cfg;
+    struct error err;
+    if (config_load(test_path(folder), &cfg, &err) != 0)
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    return cfg;
+}
+
+static struct model_config parse(const char *text)
+{
+    struct model_config cfg;
+    struct error err;
+    if (config_parse(text, strlen(text), "config.json", &cfg, &err) != 0)
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    return cfg;
+}
+
+TEST(a_published_llava_config_gets_the_defaults_it_leaves_out)
+{
+    struct model_config cfg = load("golden/hf/models/llava15-tiny");
+    CHECK_INT(cfg.family, ==, FAMILY_LLAVA);
+    CHECK_INT(cfg.image_token, ==, 606);
+    CHECK_INT(cfg.lm.hidden, ==, 128);
+    CHECK_INT(cfg.lm.n_kv_heads, ==, 2);
+    CHECK_INT(cfg.lm.head_dim, ==, 32);
+    CHECK_INT(cfg.lm.rope_section[0], ==, 16);
+    CHECK(cfg.lm.rope_theta == 10000 && cfg.lm.rms_eps == 1e-5F);
+    CHECK(!cfg.lm.tie_embeddings && !cfg.lm.qkv_bias);
+    CHECK(cfg.has_vision);
+    CHECK_INT(cfg.vision.activation, ==, ACT_QUICK_GELU);
+    CHECK_INT(cfg.vision.projector_activation, ==, ACT_GELU);
+    CHECK(cfg.vision.layer_norm_eps == 1e-5F && cfg.vision.projector_bias);
+    CHECK_INT(cfg.vision.n_layers, ==, 3);
+    CHECK_INT(cfg.vision.n_used_layers, ==, 2);
+    CHECK_INT(cfg.vision.n_tokens, ==, 16);
+    CHECK(cfg.vision.drop_class);
+}
+
+TEST(the_new_style_of_config_says_the_same)
+{
+    struct model_config old = load("golden/hf/models/llava15-tiny");
+    struct model_config new = load("golden/hf/models/llava15-tiny-v5names");
+    CHECK_INT(old.lm.n_kv_heads, ==, new.lm.n_kv_heads);
+    CHECK_INT(old.lm.head_dim, ==, new.lm.head_dim);
+    CHECK_INT(old.lm.intermediate, ==, new.lm.intermediate);
+    CHECK_INT(old.lm.vocab, ==, new.lm.vocab);
+    CHECK(old.lm.rope_theta == new.lm.rope_theta &&old.lm.rms_eps == new.lm.rms_eps);
+    CHECK_INT(old.vision.n_used_layers, ==, new.vision.n_used_layers);
+    CHECK_INT(old.vision.activation, ==, new.vision.activation);
+    CHECK_INT(old.vision.n_tokens, ==, new.vision.n_tokens);
+    CHECK_INT(old.image_token, ==, new.image_token);
+}
+
+TEST(the_config_of_llava_1_5_7b_gives_its_sizes)
+{
+    struct model_config cfg =
+        parse("{\"model_type\": \"llava\", \"image_token_index\": 32000,"
+              "\"text_config\": {\"model_type\": \"llama\", \"max_position_embeddings\": 4096,"
+              "\"rms_norm_eps\": 1e-05, \"vocab_size\": 32064, \"torch_dtype\": \"float16\"},"
+              "\"vision_config\": {\"model_type\": \"clip_vision_model\", \"hidden_size\": 1024,"
+              "\"intermediate_size\": 4096, \"num_hidden_layers\": 24, \"patch_size\": 14,"
+              "\"num_attention_heads\": 16, \"image_size\": 336, \"projection_dim\": 768},"
+              "\"vision_feature_layer\": -2, \"vision_feature_select_strategy\": \"default\"}");
+    CHECK_INT(cfg.lm.hidden, ==, 4096);
+    CHECK_INT(cfg.lm.intermediate, ==, 11008);
+    CHECK_INT(cfg.lm.n_layers, ==, 32);
+    CHECK_INT(cfg.lm.n_heads, ==, 32);
+    CHECK_INT(cfg.lm.n_kv_heads, ==, 32);
+    CHECK_INT(cfg.lm.head_dim, ==, 128);
+    CHECK_INT(cfg.lm.max_positions, ==, 4096);
+    CHECK_INT(cfg.vision.n_used_layers, ==, 23);
+    CHECK_INT(cfg.vision.n_tokens, ==, 576);
+    CHECK_INT(parse("{\"model_type\": \"llava\", \"image_token_index\": 31999}").vision.n_tokens,
+              ==, 576);
+}
+
+TEST(other_families_are_read)
+{
+    struct model_config next = load("golden/vispec/llava-next-tiny");
+    CHECK_INT(next.family, ==, FAMILY_LLAVA_NEXT);
+    CHECK_INT(next.lm.n_layers, ==, 4);
+    struct model_config llama = load("golden/hf/models/llama-tiny");
+    CHECK_INT(llama.family, ==, FAMILY_LLAMA);
+    CHECK_INT(llama.lm.head_dim, ==, 128);
+    CHECK_INT(llama.lm.n_heads, ==, 2);
+    CHECK_INT(llama.image_token, ==, -1);
+    CHECK(!llama.has_vision);
+}
+
+TEST(feature_layers_count_from_either_end)
+{
+    char text[256];
+    const struct {
+        const char *layer;
+        int used;
+    } cases[] = {{"-1", 24}, {"-2", 23}, {"[-2]", 23}, {"0", 0}, {"24", 24}, {"-25", 0}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        snprintf(text, sizeof(text),
+                 "{\"model_type\": \"llava\", \"image_token_index\": 5,"
+                 "\"vision_feature_select_strategy\": \"full\", \"vision_feature_layer\": %s}",
+                 cases[i].layer);
+        struct model_config cfg = parse(text);
+        CHECK_INT(cfg.vision.n_used_layers, ==, cases[i].used);
+        CHECK_INT(cfg.vision.n_tokens, ==, 577);
+    }
+}
+
+static void check_refused(const char *text, const char *wanted)
+{
+    struct model_config cfg;
+    struct error err;
+    CHECK_INT(config_parse(text, strlen(text), "m/config.json", &cfg, &err), ==, -1);
+    CHECK(strchr(err.text, '\n') == NULL && strstr(err.text, "m/config.json: ") == err.text);
+    if (!strstr(err.text, wanted))
+        test_fail(__FILE__, __LINE__, "\"%s\" is not in: %s", wanted, err.text);
+}
+
+TEST(what_we_do_not_compute_is_refused_with_key_and_value)
+{
+    check_refused("{\"model_type\": \"mamba\"}",
+                  "model_type is \"mamba\", not llava or llava_next or llama");
+    check_refused("{}", "model_type is missing");
+    check_refused("[]", "not a JSON object");
+    check_refused("{\"model_type\":\n", "line ");
+    check_refused("{\"model_type\": \"llama\", \"hidden_act\": \"gelu\"}",
+                  "hidden_act is \"gelu\"");
+    check_refused("{\"model_type\": \"llama\", \"rope_scaling\": {\"type\": \"linear\"}}",
+                  "type is \"linear\"");
+    check_refused("{\"model_type\": \"llama\", \"rope_parameters\": {\"rope_type\": \"llama3\"}}",
+                  "rope_type is \"llama3\"");
+    check_refused("{\"model_type\": \"llama\", \"attention_bias\": true}", "attention_bias");
+    check_refused("{\"model_type\": \"llama\", \"num_hidden_layers\": 0}",
+                  "num_hidden_layers is 0");
+    check_refused("{\"model_type\": \"llama\", \"hidden_size\": \"x\"}", "hidden_size is \"x\"");
+    check_refused("{\"model_type\": \"llama\", \"hidden_size\": 4097}", "num_attention_heads");
+    check_refused("{\"model_type\": \"llama\", \"num_key_value_heads\": 5}",
+                  "num_key_value_heads is 5");
+    check_refused("{\"model_type\": \"llama\", \"head_dim\": 33}", "head_dim is 33");
+    check_refused("{\"model_type\": \"llama\", \"vocab_size\": 5, \"vocab_size\": 6}", "duplicate");
+    check_refused("{\"model_type\": \"llava\", \"text_config\": {\"model_type\": \"mistral\"}}",
+                  "model_type is \"mistral\", not llama");
+    check_refused("{\"model_type\": \"llava\", \"image_token_index\": 32000}", "image_token_index");
+    check_refused("{\"model_type\": \"llava\", \"vision_feature_layer\": [-2, -3]}",
+                  "vision_feature_layer is [-2,-3]");
+    check_refused("{\"model_type\": \"llava\", \"vision_config\": {\"model_type\": \"siglip\"}}",
+                  "model_type is \"siglip\"");
+}
+
+TEST(a_folder_without_config_is_refused)
+{
+    struct model_config cfg;
+    struct error err;
+    CHECK_INT(config_load(test_path("golden/nothing"), &cfg, &err), ==, -1);
+    CHECK(strstr(err.text, "golden/nothing/config.json: No such file") != NULL);
+}
+
+/* ---- generation_config.json ---------------------------------------------------------------------
+ */
+
+static struct generation_config generation(const char *text, const char *model)
+{
+    struct folder f = folder_new();
+    struct generation_config cfg;
+    struct error err;
+    if (text) folder_write_text(&f, "generation_config.json", text);
+    folder_write_text(&f, "config.json", model);
+    int result = config_load_generation(f.path, &cfg, &err);
+    folder_remove(&f);
+    if (result != 0) test_fail(__FILE__, __LINE__, "%s", err.text);
+    return cfg;
+}
+
+TEST(a_missing_generation_config_gives_openai_s_defaults)
+{
+    struct generation_config cfg = generation(NULL, "{\"eos_token_id\": 7}");
+    CHECK(cfg.temperature == 1 && cfg.top_p == 1 && cfg.min_p == 0);
+    CHECK(cfg.repetition_penalty == 1 && cfg.top_k == 0);
+    CHECK_INT(cfg.n_eos_ids, ==, 1);
+    CHECK_INT(cfg.eos_ids[0], ==, 7);
+    CHECK_INT(generation(NULL, "{}").eos_ids[0], ==, 2);
+    CHECK_INT(generation("{}", "{\"text_config\": {\"eos_token_id\": 9}}").eos_ids[0], ==, 9);
+}
+
+TEST(a_generation_config_is_read)
+{
+    struct generation_config cfg =
+        generation("{\"do_sample\": true, \"temperature\": 0.5, \"top_p\": 0.25, \"top_k\": 3,"
+                   "\"min_p\": null, \"repetition_penalty\": 1.5, \"eos_token_id\": [5, 6]}",
+                   "{\"eos_token_id\": 7}");
+    CHECK(cfg.temperature == 0.5F && cfg.top_p == 0.25F && cfg.min_p == 0);
+    CHECK(cfg.repetition_penalty == 1.5F && cfg.top_k == 3);
+    CHECK_INT(cfg.n_eos_ids, ==, 2);
+    CHECK_INT(cfg.eos_ids[1], ==, 6);
+    cfg = generation("{\"do_sample\": false, \"temperature\": 0.5}", "{}");
+    CHECK(cfg.temperature == 0);
+}
+
+TEST(a_generation_config_out_of_range_is_refused)
+{
+    static const char *const texts[] = {
+        "{\"temperature\": -1}", "{\"top_p\": 1.5}", "{\"eos_token_id\": \"x\"}",
+        "{\"eos_token_id\": [1,2,3,4,5,6,7,8,9]}", "{\"top_k\": 1.5}"};
+    struct folder f = folder_new();
+    folder_write_text(&f, "config.json", "{}");
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct generation_config cfg;
+        struct error err;
+        folder_write_text(&f, "generation_config.json", texts[i]);
+        CHECK_INT(config_load_generation(f.path, &cfg, &err), ==, -1);
+        CHECK(strstr(err.text, "/generation_config.json: ") != NULL);
+    }
+    folder_remove(&f);
+}
+
+/* ---- drafts -----------------------------------------------------------------------------------
+ */
+
+TEST(published_draft_configs_are_read)
+{
+    struct lm_config target = load("golden/vispec/llava-next-tiny").lm;
+    struct draft_config cfg;
+    struct error err;
+    CHECK_INT(
+        config_load_draft(test_path("golden/vispec/llava-next-tiny-vispec"), &target, &cfg, &err),
+        ==, 0);
+    CHECK(cfg.layer.rope_theta == 10000 && !cfg.layer.qkv_bias && !cfg.has_image_rows);
+    CHECK_INT(cfg.layer.n_layers, ==, 1);
+    CHECK_INT(cfg.layer.head_dim, ==, 32);
+    target.vocab = 720;
+    CHECK_INT(
+        config_load_draft(test_path("golden/vispec/qwen2_5_vl-tiny-vispec"), &target, &cfg, &err),
+        ==, 0);
+    CHECK(cfg.layer.rope_theta == 1e6 && cfg.layer.qkv_bias && cfg.layer.rms_eps == 1e-6F);
+}
+
+TEST(the_draft_of_another_model_is_refused_with_both_values)
+{
+    struct lm_config target = load("golden/vispec/llava-next-tiny").lm;
+    struct draft_config cfg;
+    struct error err;
+    CHECK_INT(
+        config_load_draft(test_path("golden/vispec/qwen2_5_vl-tiny-vispec"), &target, &cfg, &err),
+        ==, -1);
+    CHECK(strstr(err.text, "qwen2_5_vl-tiny-vispec/config.json: vocab_size is 720, but the model's "
+                           "is 640") != NULL);
+    target.hidden = 64;
+    CHECK_INT(
+        config_load_draft(test_path("golden/vispec/llava-next-tiny-vispec"), &target, &cfg, &err),
+        ==, -1);
+    CHECK(strstr(err.text, "hidden_size is 128, but the model's is 64") != NULL);
+}
+
+TEST(a_draft_that_is_not_one_layer_of_full_heads_is_refused)
+{
+    static const struct {
+        const char *text, *wanted;
+    } cases[] = {
+        {"{\"num_hidden_layers\": 2}", "num_hidden_layers is 2"},
+        {"{\"num_key_value_heads\": 8}", "num_key_value_heads is 8, not num_attention_heads"},
+        {"{\"head_dim\": 64}", "head_dim is 64"},
+        {"{\"image_rows\": \"some\"}", "image_rows is \"some\", not adaptor or all or none"},
+    };
+    struct lm_config target = {.hidden = 4096, .vocab = 32000};
+    struct folder f = folder_new();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct draft_config cfg;
+        struct error err;
+        folder_write_text(&f, "config.json", cases[i].text);
+        CHECK_INT(config_load_draft(f.path, &target, &cfg, &err), ==, -1);
+        if (!strstr(err.text, cases[i].wanted))
+            test_fail(__FILE__, __LINE__, "\"%s\" is not in: %s", cases[i].wanted, err.text);
+    }
+    folder_write_text(&f, "config.json", "{\"image_rows\": \"none\"}");
+    struct draft_config cfg;
+    struct error err;
+    CHECK_INT(config_load_draft(f.path, &target, &cfg, &err), ==, 0);
+    CHECK(cfg.has_image_rows && cfg.image_rows == IMAGE_ROWS_NONE);
+    folder_remove(&f);
+}

@@ -1,0 +1,194 @@
+#include "test/test.h"
+
+#include "test/pages.h"
+#include "test/shapes.h"
+
+enum { N_POS = 500, N_HEADS = 2, MAX_PAGES = 7, BEHIND = 2, MAX_N = 70 };
+
+/* A draft's cache, and one call on it. */
+struct fixture {
+    struct kernels k;
+    struct pages pages;
+    struct rope rope;
+    int head_dim, width;
+    struct page_row rows[MAX_N];
+    int n;
+    float *qkv;      /* [MAX_N][width] what goes in */
+    float *after;    /* [n][width] and what is left of it */
+    float *out;      /* [n][width / 3] */
+    uint64_t *valid; /* [n_pages] after the call */
+};
+
+static void setup(struct fixture *f, int head_dim, int max_seqs)
+{
+    *f = (struct fixture){.head_dim = head_dim, .width = 3 * N_HEADS * head_dim};
+    kernels_open(&f->k);
+    pages_init(
+        &f->pages, &f->k,
+        (struct kv_pool){
+            .n_layers = 1, .n_kv_heads = N_HEADS, .head_dim = head_dim, .max_pages = MAX_PAGES},
+        max_seqs, true);
+    float *table = kernels_host(&f->k, (size_t)N_POS * head_dim * sizeof(float));
+    for (int i = 0; i < N_POS * head_dim / 2; i++) {
+        int pos = i / (head_dim / 2), pair = i % (head_dim / 2);
+        table[2 * i] = cosf((float)pos / (float)(1 + pair));
+        table[2 * i + 1] = sinf((float)pos / (float)(1 + pair));
+    }
+    f->rope = (struct rope){
+        .table = kernels_upload(&f->k, table, (size_t)N_POS * head_dim * sizeof(float)),
+        .n_pos = N_POS,
+        .section = {head_dim / 2, 0, 0}};
+    f->qkv = kernels_random(&f->k, (size_t)MAX_N * f->width, 1, 4);
+}
+
+static void fill_valid(struct fixture *f, int seat, int slot)
+{
+    pages_fill(&f->pages, 0, seat, slot, slot);
+    pages_set_valid(&f->pages, seat, slot);
+}
+
+/* Uploads the pages, runs, and downloads everything. */
+static void run(struct fixture *f, bool is_scratch)
+{
+    struct kernels *k = &f->k;
+    const int max = f->n + BEHIND;
+    const size_t in_bytes = (size_t)f->n * f->width * sizeof(float);
+    const size_t behind_bytes = (size_t)BEHIND * f->width * sizeof(float);
+    pages_upload(&f->pages);
+    char *qkv = kernels_empty(k, in_bytes + behind_bytes);
+    char *out = kernels_empty(k, (in_bytes + behind_bytes) / 3);
+    kernels_write(k, qkv, f->qkv, in_bytes);
+    k->ops->draft_attention(
+        k->stream, &(struct draft_attention_args){.qkv = qkv,
+                                                  .out = out,
+                                                  .rope = f->rope,
+                                                  .rows = pages_rows(k, f->rows, f->n, max),
+                                                  .pool = f->pages.pool,
+                                                  .is_scratch = is_scratch});
+    f->after = kernels_download(k, qkv, in_bytes + behind_bytes);
+    f->out = kernels_download(k, out, (in_bytes + behind_bytes) / 3);
+    CHECK_UNTOUCHED((char *)f->after + in_bytes, behind_bytes);
+    CHECK_UNTOUCHED((char *)f->out + in_bytes / 3, behind_bytes / 3);
+    f->valid = f->pages.valid;
+    pages_download(&f->pages);
+    uint64_t *before = f->valid;
+    f->valid = f->pages.valid;
+    f->pages.valid = before;
+}
+
+/* Checks the outputs against attention over the pages as they are now, with the validity given. */
+static void check_outputs(struct fixture *f, uint64_t *valid)
+{
+    f->pages.valid = valid;
+    double want[256];
+    float rounded[256];
+    for (int i = 0; i < f->n * N_HEADS; i++) {
+        int r = i / N_HEADS, h = i % N_HEADS;
+        const float *q = f->after + (size_t)r * f->width + h * f->head_dim;
+        pages_attend(&f->pages, 0, &f->rows[r], h, q, want);
+        for (int j = 0; j < f->head_dim; j++) rounded[j] = (float)want[j];
+        CHECK_CLOSE(f->out + (size_t)i * f->head_dim, rounded, (size_t)f->head_dim, 4e-6, 0);
+    }
+}
+
+TEST(committed_rows_become_valid_and_see_each_other_and_the_valid_slots_before)
+{
+    for (int i = 0; i < N_SHAPES(shape_head_dims); i++)
+        for (int c = 0; c < N_SHAPES(shape_contexts); c++) {
+            struct fixture f;
+            setup(&f, shape_head_dims[i], 2);
+            const int context = shape_contexts[c];
+            /* Two slots of three hold a row; the others are NaN. */
+            for (int slot = 0; slot < context; slot++)
+                if (slot % 3 != 1) fill_valid(&f, 0, slot), fill_valid(&f, 1, slot);
+            for (f.n = 0; f.n < 10; f.n++) {
+                int slot = context + f.n / 2;
+                f.rows[f.n] = (struct page_row){
+                    .seat = f.n % 2, .slot = slot, .prefix = slot + 1, .pos = {slot, -1, -1}};
+            }
+            run(&f, false);
+            check_outputs(&f, f.valid);
+            for (int slot = 0; slot < context + 64; slot++) {
+                bool want = slot < context ? slot % 3 != 1 : slot < context + 5;
+                CHECK_INT(pages_is_valid(&f.pages, 0, slot), ==, want);
+                CHECK_INT(pages_is_valid(&f.pages, 1, slot), ==, want);
+            }
+            kernels_close(&f.k);
+        }
+}
+
+TEST(scratch_rows_see_their_bits_and_leave_validity_alone)
+{
+    for (int c = 0; c < N_SHAPES(shape_contexts); c++) {
+        struct fixture f;
+        setup(&f, 32, 1);
+        const int context = shape_contexts[c] + 1;
+        for (int slot = 0; slot < context; slot += 2) fill_valid(&f, 0, slot);
+        /* Eight beam rows of level 2: each sees itself and one of level 1, which lies in scratch.
+         */
+        for (int node = 0; node < 8; node += 3) pages_fill(&f.pages, 0, 0, context + node, node);
+        for (f.n = 0; f.n < 8; f.n++)
+            f.rows[f.n] = (struct page_row){.slot = context + 8 + f.n,
+                                            .prefix = context,
+                                            .pos = {context + 1, 0, 0},
+                                            .mask = 1ull << (8 + f.n) | 1ull << (f.n % 3 * 3)};
+        run(&f, true);
+        check_outputs(&f, f.pages.valid);
+        CHECK_INT(memcmp(f.valid, f.pages.valid, sizeof(*f.valid) * f.pages.pool.n_pages), ==, 0);
+        kernels_close(&f.k);
+    }
+}
+
+TEST(pages_of_pure_image_have_no_draft_page_and_are_skipped)
+{
+    struct fixture f;
+    setup(&f, 16, 1);
+    for (int slot = 0; slot < 300; slot++)
+        if (slot < 50 || slot >= 260) fill_valid(&f, 0, slot);
+    for (int page = 1; page < 4; page++) f.pages.table[page] = -1;
+    f.rows[f.n++] = (struct page_row){.slot = 300, .prefix = 301, .pos = {299, 0, 0}};
+    run(&f, false);
+    check_outputs(&f, f.valid);
+    kernels_close(&f.k);
+}
+
+TEST(the_draft_rotates_and_attends_like_rope_append_and_attention)
+{
+    struct fixture f;
+    setup(&f, 40, 1);
+    for (int slot = 0; slot < 130; slot++) fill_valid(&f, 0, slot);
+    for (f.n = 0; f.n < 70; f.n++)
+        f.rows[f.n] =
+            (struct page_row){.slot = 130 + f.n, .prefix = 131 + f.n, .pos = {f.n, f.n, f.n}};
+    pages_upload(&f.pages);
+    struct kernels *k = &f.k;
+    const size_t bytes = (size_t)f.n * f.width * sizeof(float);
+    float *qkv = kernels_upload(k, f.qkv, bytes), *out = kernels_empty(k, bytes / 3);
+    struct kv_pool target = f.pages.pool;
+    target.valid = NULL;
+    struct rows rows = pages_rows(k, f.rows, f.n, f.n);
+    k->ops->rope_append(
+        k->stream,
+        &(struct rope_append_args){
+            .qkv = qkv, .rope = f.rope, .rows = rows, .pool = target, .n_heads = N_HEADS});
+    k->ops->attention(
+        k->stream, &(struct attention_args){
+                       .qkv = qkv, .out = out, .rows = rows, .pool = target, .n_heads = N_HEADS});
+    float *want_qkv = kernels_download(k, qkv, bytes), *want = kernels_download(k, out, bytes / 3);
+    run(&f, false);
+    CHECK_SAME_BITS(f.after, want_qkv, bytes / sizeof(float));
+    CHECK_SAME_BITS(f.out, want, bytes / 3 / sizeof(float));
+    kernels_close(k);
+}
+
+TEST(rows_that_see_nothing_give_zeros_and_no_rows_nothing)
+{
+    struct fixture f;
+    setup(&f, 8, 1);
+    f.rows[f.n++] = (struct page_row){.slot = 70, .prefix = 70, .pos = {1, 1, 1}};
+    run(&f, true);
+    for (int i = 0; i < f.width / 3; i++) CHECK(f.out[i] == 0);
+    f.n = 0;
+    run(&f, false);
+    kernels_close(&f.k);
+}

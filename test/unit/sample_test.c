@@ -1,0 +1,281 @@
+#include "test/test.h"
+
+#include "kernels/cpu/philox.h"
+#include "test/opbed.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+TEST(philox_gives_the_known_answers_of_random123)
+{
+    static const struct {
+        uint32_t counter[4], key[2], want[4];
+    } known[] = {
+        {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+        {{~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+    };
+    for (int i = 0; i < 3; i++) {
+        struct philox counter;
+        memcpy(counter.word, known[i].counter, sizeof(counter.word));
+        struct philox got = philox4x32(counter, (uint64_t)known[i].key[1] << 32 | known[i].key[0]);
+        for (int j = 0; j < 4; j++) CHECK_INT(got.word[j], ==, known[i].want[j]);
+    }
+}
+
+/* ---- filter and pick against the plain definition
+ * -------------------------------------------------- */
+
+enum { N_SEATS = 4, N_ROWS = 12, MAX_ANSWER = 64, N_PROMPT = 20 };
+
+/* Seats with random parameters, answers and prompts, and a chain of nodes at each: row i belongs to
+ * seat i / 3, node i % 3. */
+struct bench {
+    struct opbed r;
+    float *logits, *scores;
+    int32_t *has_scores, *pick;
+    int32_t prompt[N_SEATS][N_PROMPT], answer[N_SEATS][MAX_ANSWER];
+    int n_answer[N_SEATS]; /* the root included */
+};
+
+static float one_of(unsigned *seed, int n, const float *values)
+{
+    return values[kernels_random_int(seed, n)];
+}
+
+static struct sampling random_sampling(unsigned *seed, int vocab)
+{
+    struct sampling s = opbed_greedy();
+    s.seed = (uint64_t)kernels_random_int(seed, 1 << 30) << 32 | 12345u;
+    s.choice = (uint32_t)kernels_random_int(seed, 3);
+    s.temperature = one_of(seed, 5, (float[]){0, 1, 0.3f, 0.9f, 2.5f});
+    s.top_k = (int)one_of(seed, 7, (float[]){0, 1, 3, 32, 128, 129, 100000});
+    s.top_p = one_of(seed, 5, (float[]){1, 1, 0.9f, 0.4f, 1e-6f});
+    s.min_p = one_of(seed, 4, (float[]){0, 0, 0.05f, 1});
+    s.repetition_penalty = one_of(seed, 3, (float[]){1, 1.3f, 0.7f});
+    s.frequency_penalty = one_of(seed, 3, (float[]){0, 0.5f, -1});
+    s.presence_penalty = one_of(seed, 3, (float[]){0, 0.7f, -2});
+    s.min_tokens = kernels_random_int(seed, 2) * kernels_random_int(seed, MAX_ANSWER);
+    s.n_stop_ids = kernels_random_int(seed, 4);
+    for (int i = 0; i < s.n_stop_ids; i++) s.stop_ids[i] = kernels_random_int(seed, vocab);
+    return s;
+}
+
+static void bench_open(struct bench *b, int vocab, unsigned *seed)
+{
+    struct opbed *r = &b->r;
+    opbed_open(r, &(struct opbed_shape){.max_seqs = N_SEATS,
+                                        .vocab = vocab,
+                                        .width = 1,
+                                        .max_rows = N_ROWS + 1,
+                                        .k = 1,
+                                        .depth = 1});
+    size_t n = (size_t)(N_ROWS + 1) * (size_t)vocab;
+    b->logits = opbed_array(r, n * sizeof(float));
+    b->scores = opbed_array(r, n * sizeof(float));
+    b->has_scores = opbed_array(r, (N_ROWS + 1) * sizeof(int32_t));
+    b->pick = opbed_array(r, (N_ROWS + 1) * sizeof(int32_t));
+    for (size_t i = 0; i < (size_t)N_ROWS * (size_t)vocab; i++) /* steps: ties happen */
+        b->logits[i] = 0.125f * (float)(kernels_random_int(seed, 160) - 80);
+    for (int seat = 0; seat < N_SEATS; seat++) {
+        struct sampling s = random_sampling(seed, vocab);
+        opbed_seat(r, seat, 30, -1, &s);
+        b->n_answer[seat] = 1 + kernels_random_int(seed, MAX_ANSWER - 8);
+        r->state.seats[seat].n_generated = b->n_answer[seat];
+        r->tree.old_len[seat] = 30 + seat;
+        for (int j = 0; j < b->n_answer[seat] + 2; j++) {
+            int32_t id = b->answer[seat][j] = kernels_random_int(seed, vocab);
+            if (j < b->n_answer[seat]) r->state.counts[seat * vocab + id]++;
+        }
+        for (int j = 0; j < N_PROMPT; j++) {
+            int32_t id = b->prompt[seat][j] = kernels_random_int(seed, vocab);
+            r->state.in_prompt[seat * ((vocab + 31) / 32) + id / 32] |= 1u << id % 32;
+        }
+        for (int node = 0; node < 3; node++) {
+            int base = seat * MAX_NODES;
+            r->tree.token[base + node] = b->answer[seat][b->n_answer[seat] - 1 + node];
+            r->tree.depth[base + node] = node;
+            r->tree.mask[base + node] = (2ull << node) - 1;
+            r->out.seat[seat * 3 + node] = seat;
+            r->out.node[seat * 3 + node] = node;
+        }
+    }
+    *r->out.n = N_ROWS;
+}
+
+static void run_filter_and_pick(struct bench *b)
+{
+    struct opbed *r = &b->r;
+    r->k.ops->filter(r->k.stream, &(struct filter_args){r->state, r->out, r->tree, b->logits,
+                                                        b->scores, b->has_scores});
+    r->k.ops->pick(r->k.stream, &(struct pick_args){r->state, r->out, r->tree, b->logits, b->scores,
+                                                    b->has_scores, b->pick});
+    opbed_wait(r);
+}
+
+static struct naive_context naive_of(const struct bench *b, int row)
+{
+    int seat = row / 3, node = row % 3;
+    return (struct naive_context){.sampling = &b->r.state.seats[seat].sampling,
+                                  .prompt = b->prompt[seat],
+                                  .answer = b->answer[seat],
+                                  .n_prompt = N_PROMPT,
+                                  .n_answer = b->n_answer[seat] + node,
+                                  .position = 30 + seat + node + 1};
+}
+
+static void check_against_naive(struct bench *b, int vocab)
+{
+    float *scores = kernels_host(&b->r.k, (size_t)vocab * sizeof(float));
+    for (int row = 0; row < N_ROWS; row++) {
+        struct naive_context c = naive_of(b, row);
+        const float *logits = b->logits + (size_t)row * (size_t)vocab;
+        naive_filter(&c, logits, vocab, scores);
+        const float *got = b->has_scores[row] ? b->scores + (size_t)row * (size_t)vocab : logits;
+        CHECK_SAME_BITS(got, scores, (size_t)vocab);
+        CHECK_INT(b->pick[row], ==, naive_pick(&c, logits, scores, vocab));
+        if (!b->has_scores[row])
+            CHECK_UNTOUCHED(b->scores + (size_t)row * (size_t)vocab, (size_t)vocab * 4);
+    }
+    CHECK_UNTOUCHED(b->scores + (size_t)N_ROWS * (size_t)vocab, (size_t)vocab * 4);
+    CHECK_UNTOUCHED(b->pick + N_ROWS, 4);
+    CHECK_UNTOUCHED(b->has_scores + N_ROWS, 4);
+}
+
+TEST(filters_and_picks_are_those_of_the_plain_definition)
+{
+    static const int vocabs[] = {1, 2, 5, 31, 64, 129, 1000, 5003};
+    unsigned seed = 4711;
+    for (int i = 0; i < 8 * 25; i++) {
+        static struct bench b;
+        int vocab = vocabs[i % 8];
+        bench_open(&b, vocab, &seed);
+        run_filter_and_pick(&b);
+        check_against_naive(&b, vocab);
+        opbed_close(&b.r);
+    }
+}
+
+static void clear_sampling(struct bench *b)
+{
+    for (int seat = 0; seat < N_SEATS; seat++) b->r.state.seats[seat].sampling = opbed_greedy();
+}
+
+TEST(a_row_with_a_nan_is_not_picked_from_and_the_others_are)
+{
+    unsigned seed = 5;
+    for (int i = 0; i < 40; i++) {
+        static struct bench b;
+        bench_open(&b, 77, &seed);
+        b.logits[4 * 77 + kernels_random_int(&seed, 77)] = NAN;
+        run_filter_and_pick(&b);
+        CHECK_INT(b.pick[4], ==, -1);
+        for (int row = 0; row < N_ROWS; row++) {
+            struct naive_context c = naive_of(&b, row);
+            float scores[77];
+            naive_filter(&c, b.logits + row * 77, 77, scores);
+            CHECK_INT(b.pick[row], ==, naive_pick(&c, b.logits + row * 77, scores, 77));
+        }
+        opbed_close(&b.r);
+    }
+}
+
+TEST(rows_of_minus_infinity_give_no_token_and_one_of_plus_infinity_wins)
+{
+    static struct bench b;
+    unsigned seed = 6;
+    bench_open(&b, 40, &seed);
+    clear_sampling(&b);
+    b.r.state.seats[1].sampling.temperature = 1;
+    b.r.state.seats[2].sampling.temperature = 0.5f;
+    b.r.state.seats[2].sampling.top_p = 0.5f;
+    for (int i = 0; i < N_ROWS * 40; i++) b.logits[i] = -INFINITY;
+    for (int seat = 0; seat < N_SEATS; seat++) {
+        b.logits[(3 * seat + 1) * 40 + 17] = -1e30f;
+        b.logits[(3 * seat + 2) * 40 + 23] = INFINITY;
+    }
+    run_filter_and_pick(&b);
+    for (int seat = 0; seat < N_SEATS; seat++) {
+        CHECK_INT(b.pick[3 * seat], ==, -1);
+        CHECK_INT(b.pick[3 * seat + 1], ==, 17);
+        CHECK_INT(b.pick[3 * seat + 2], ==, 23);
+    }
+    opbed_close(&b.r);
+}
+
+TEST(no_rows_touch_nothing)
+{
+    static struct bench b;
+    unsigned seed = 7;
+    bench_open(&b, 33, &seed);
+    *b.r.out.n = 0;
+    run_filter_and_pick(&b);
+    CHECK_UNTOUCHED(b.scores, 33 * 4);
+    CHECK_UNTOUCHED(b.pick, 4);
+    CHECK_UNTOUCHED(b.has_scores, 4);
+    opbed_close(&b.r);
+}
+
+TEST(a_row_has_the_same_pick_alone_and_in_a_batch)
+{
+    static struct bench b;
+    unsigned seed = 8;
+    bench_open(&b, 5003, &seed);
+    run_filter_and_pick(&b);
+    int32_t batch[N_ROWS];
+    memcpy(batch, b.pick, sizeof(batch));
+    *b.r.out.n = 1;
+    for (int row = 0; row < N_ROWS; row++) {
+        memcpy(b.logits, b.logits + (size_t)row * 5003, 5003 * sizeof(float));
+        b.r.out.seat[0] = row / 3;
+        b.r.out.node[0] = row % 3;
+        run_filter_and_pick(&b);
+        CHECK_INT(b.pick[0], ==, batch[row]);
+    }
+    opbed_close(&b.r);
+}
+
+/* Chi-square of the picks of 40,000 positions against softmax, for 12 tokens.  With 11 degrees of
+ * freedom a right sampler exceeds 40 once in 30,000 seeds; the seed is fixed. */
+TEST(gumbel_picks_follow_the_softmax)
+{
+    enum { VOCAB = 12, N_DRAWS = 40000, N_BATCH = 500 };
+    struct opbed r;
+    opbed_open(&r, &(struct opbed_shape){.max_seqs = N_BATCH,
+                                         .vocab = VOCAB,
+                                         .width = 1,
+                                         .max_rows = N_BATCH,
+                                         .k = 1,
+                                         .depth = 1});
+    float *logits = opbed_array(&r, N_BATCH * VOCAB * sizeof(float));
+    int32_t *has_scores = kernels_host(&r.k, N_BATCH * sizeof(int32_t));
+    int32_t *pick = opbed_array(&r, N_BATCH * sizeof(int32_t));
+    struct sampling s = opbed_greedy();
+    s.temperature = 1;
+    s.seed = 20261124;
+    *r.out.n = N_BATCH;
+    for (int row = 0; row < N_BATCH; row++) {
+        opbed_seat(&r, row, 0, 0, &s);
+        r.out.seat[row] = row;
+        r.out.node[row] = r.tree.depth[row * MAX_NODES] = 0;
+        for (int id = 0; id < VOCAB; id++) logits[row * VOCAB + id] = 0.37f * (float)(id % 7) - 1;
+    }
+    int n_picked[VOCAB] = {0};
+    for (int first = 0; first < N_DRAWS; first += N_BATCH) {
+        for (int row = 0; row < N_BATCH; row++) r.tree.old_len[row] = first + row;
+        r.k.ops->pick(r.k.stream,
+                      &(struct pick_args){r.state, r.out, r.tree, logits, NULL, has_scores, pick});
+        opbed_wait(&r);
+        for (int row = 0; row < N_BATCH; row++) n_picked[pick[row]]++;
+    }
+    double total = 0, chi_square = 0;
+    for (int id = 0; id < VOCAB; id++) total += exp((double)logits[id]);
+    for (int id = 0; id < VOCAB; id++) {
+        double want = N_DRAWS * exp((double)logits[id]) / total;
+        chi_square += (n_picked[id] - want) * (n_picked[id] - want) / want;
+    }
+    CHECK(chi_square < 40);
+    opbed_close(&r);
+}

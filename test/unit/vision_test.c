@@ -1,0 +1,191 @@
+#include "runtime/model/vision.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/model/weights.h"
+#include "test/golden.h"
+#include "test/test.h"
+
+/* An open tower and where its features go. */
+struct fixture {
+    struct device *dev;
+    struct stream *s;
+    struct safetensors *st;
+    struct model_config cfg;
+    struct vision *vision;
+    float *features;
+};
+
+static struct fixture open_fixture(const char *folder)
+{
+    struct fixture f = {.dev = device_open("cpu", 2)};
+    struct error err;
+    f.s = stream_open(f.dev);
+    if (config_load(test_path(folder), &f.cfg, &err) != 0 ||
+        safetensors_open(&f.st, test_path(folder), &err) != 0 ||
+        vision_open(&f.vision, f.dev, f.st, &f.cfg.vision, f.cfg.lm.hidden, &err) != 0)
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    size_t n = (size_t)f.cfg.vision.n_tokens * (size_t)f.cfg.lm.hidden;
+    f.features = device_alloc(f.dev, n * sizeof(float), "features");
+    return f;
+}
+
+static void close_fixture(struct fixture *f)
+{
+    stream_close(f->s);
+    device_free(f->dev, f->features);
+    vision_close(f->vision);
+    safetensors_close(f->st);
+    device_close(f->dev);
+}
+
+/* Sums of a row of features have the order of the reference in neither BLAS: 1e-5 is expected, and
+ * the smallest of the usual mistakes (tanh GELU in the projector) moves them by 4e-4. */
+static const double tolerance = 5e-5;
+
+static void check_features(struct fixture *f, const float *pixels, const float *wanted,
+                           const char *name)
+{
+    size_t n = (size_t)f->cfg.vision.n_tokens * (size_t)f->cfg.lm.hidden;
+    float *got = malloc(n * sizeof(float));
+    vision_encode(f->vision, f->s, pixels, f->features);
+    stream_copy_out(f->s, got, f->features, n * sizeof(float));
+    stream_wait(f->s);
+    double worst = 0;
+    for (size_t i = 0; i < n; i++) worst = fmax(worst, fabs((double)got[i] - (double)wanted[i]));
+    printf("# %s: features differ by at most %.2g\n", name, worst);
+    CHECK_CLOSE(got, wanted, n, tolerance, 0);
+    free(got);
+}
+
+/* CLIP's numbers, in the reference's steps. */
+static void normalise(const uint8_t *u8, size_t n_pixels, float *out)
+{
+    static const float mean[3] = {0.48145466F, 0.4578275F, 0.40821073F};
+    static const float std[3] = {0.26862954F, 0.26130258F, 0.27577711F};
+    for (size_t c = 0; c < 3; c++)
+        for (size_t i = 0; i < n_pixels; i++) {
+            float x = (float)(u8[c * n_pixels + i] * (1.0 / 255));
+            out[c * n_pixels + i] = (x - mean[c]) / std[c];
+        }
+}
+
+static void check_folder(const char *model, const char *goldens)
+{
+    static const char *const cases[] = {"c3_one_image", "c4_two_images", "c5_image_second_turn",
+                                        "c6_two_sizes"};
+    char path[256], name[64];
+    snprintf(path, sizeof(path), "golden/hf/models/%s", model);
+    struct fixture f = open_fixture(path);
+    size_t side = (size_t)f.cfg.vision.image_size, n;
+    float *pixels = malloc(3 * side * side * sizeof(float));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        /* The pictures are kept once, beside the first folder's features. */
+        snprintf(path, sizeof(path), "golden/hf/goldens/llava15-tiny/%s.safetensors", cases[i]);
+        struct golden *pictures = golden_open(test_path(path));
+        snprintf(path, sizeof(path), "golden/hf/goldens/%s/%s.safetensors", goldens, cases[i]);
+        struct golden *g = golden_open(test_path(path));
+        for (int image = 0;; image++) {
+            snprintf(name, sizeof(name), "image_features.%d", image);
+            if (!golden_has(g, name)) break;
+            const float *wanted = golden_f32(g, name, NULL);
+            snprintf(name, sizeof(name), "pixels_u8.%d", image);
+            const uint8_t *u8 = golden_u8(pictures, name, &n);
+            CHECK_INT(n, ==, 3 * side * side);
+            normalise(u8, side * side, pixels);
+            check_features(&f, pixels, wanted, path);
+        }
+        golden_close(g);
+        golden_close(pictures);
+    }
+    free(pixels);
+    close_fixture(&f);
+}
+
+TEST(the_tower_gives_the_golden_features)
+{
+    check_folder("llava15-tiny", "llava15-tiny");
+}
+
+TEST(the_names_of_transformers_5_give_the_same_features)
+{
+    check_folder("llava15-tiny-v5names", "llava15-tiny");
+}
+
+TEST(a_tower_in_shards_gives_the_golden_features)
+{
+    check_folder("llava15-sharded-midnames", "llava15-sharded-midnames");
+}
+
+TEST(a_narrow_tower_of_a_wide_model_gives_the_golden_features)
+{
+    /* The first tile of a LLaVA-NeXT picture is the whole picture; its features come first. */
+    struct fixture f = open_fixture("golden/vispec/llava-next-tiny");
+    struct golden *g = golden_open(test_path("golden/vispec/cases_llava/case_01.safetensors"));
+    CHECK_INT(f.cfg.vision.hidden, <, f.cfg.lm.hidden);
+    check_features(&f, golden_f32(g, "pixel_values", NULL), golden_f32(g, "vision_features", NULL),
+                   "vispec/case_01");
+    golden_close(g);
+    close_fixture(&f);
+}
+
+TEST(full_features_keep_the_class_token_in_front)
+{
+    const char *model = "golden/hf/models/llava15-tiny";
+    struct fixture f = open_fixture(model);
+    struct golden *g =
+        golden_open(test_path("golden/hf/goldens/llava15-tiny/c3_one_image.safetensors"));
+    struct vision_config cfg = f.cfg.vision;
+    cfg.drop_class = false;
+    cfg.n_tokens += 1;
+    struct vision *full;
+    struct error err;
+    CHECK_INT(vision_open(&full, f.dev, f.st, &cfg, f.cfg.lm.hidden, &err), ==, 0);
+    size_t side = (size_t)cfg.image_size, width = (size_t)f.cfg.lm.hidden;
+    size_t n = (size_t)cfg.n_tokens * width;
+    float *pixels = malloc(3 * side * side * sizeof(float)), *got = malloc(n * sizeof(float));
+    float *features = device_alloc(f.dev, n * sizeof(float), "features");
+    normalise(golden_u8(g, "pixels_u8.0", NULL), side * side, pixels);
+    vision_encode(full, f.s, pixels, features);
+    stream_copy_out(f.s, got, features, n * sizeof(float));
+    stream_wait(f.s);
+    CHECK_CLOSE(got + width, golden_f32(g, "image_features.0", NULL), n - width, tolerance, 0);
+    for (size_t i = 0; i < width; i++) CHECK(isfinite(got[i]));
+    free(pixels);
+    free(got);
+    device_free(f.dev, features);
+    vision_close(full);
+    golden_close(g);
+    close_fixture(&f);
+}
+
+static void check_refused(const struct fixture *f, const struct vision_config *cfg, int lm_hidden,
+                          const char *wanted)
+{
+    struct vision *v = NULL;
+    struct error err;
+    CHECK_INT(vision_open(&v, f->dev, f->st, cfg, lm_hidden, &err), ==, -1);
+    CHECK(v == NULL && strchr(err.text, '\n') == NULL);
+    if (!strstr(err.text, wanted) || !strstr(err.text, "llava15-tiny/model.safetensors: "))
+        test_fail(__FILE__, __LINE__, "\"%s\" is not in: %s", wanted, err.text);
+}
+
+TEST(a_tower_that_does_not_fit_the_config_is_refused_with_both_shapes)
+{
+    struct fixture f = open_fixture("golden/hf/models/llava15-tiny");
+    struct vision_config cfg = f.cfg.vision;
+    cfg.image_size = 70;
+    check_refused(&f, &cfg, 128, "position_embedding.weight has shape [17, 128], not [26, 128]");
+    cfg = f.cfg.vision;
+    cfg.patch = 28;
+    check_refused(&f, &cfg, 128,
+                  "patch_embedding.weight has shape [128, 3, 14, 14], not [128, 3, 28, 28]");
+    cfg = f.cfg.vision;
+    cfg.n_layers = cfg.n_used_layers = 4;
+    check_refused(&f, &cfg, 128, "encoder.layers.3.self_attn.q_proj.weight is missing");
+    check_refused(&f, &f.cfg.vision, 256, "linear_1.weight has shape [128, 128], not [256, 128]");
+    close_fixture(&f);
+}
