@@ -25,12 +25,15 @@ struct device *device_open(const char *name, int n_threads);
 void device_close(struct device *dev); /* accepts NULL; everything made with dev is closed before */
 const char *device_name(const struct device *dev);
 
+size_t device_memory_size(const struct device *dev); /* bytes in all, used or not */
+
 /* The operations of this device (ops.h); lives as long as dev. */
 const struct ops *device_ops(const struct device *dev);
 
-/* Device memory, aligned to 256 bytes.  Every byte is 0xff, so that a float read before it is
- * written is NaN and an index is -1: what must start as zero is cleared by its owner.  Ends the
- * process when memory is out, naming `what`.  Owned by the caller. */
+/* Device memory, aligned to 256 bytes.  Up to 16 MiB every byte is 0xff, so that a float read
+ * before it is written is NaN and an index is -1; larger blocks (caches) come as they are.  What
+ * must start as zero is cleared by its owner.  Ends the process when memory is out, naming `what`.
+ * Owned by the caller. */
 void *device_alloc(struct device *dev, size_t bytes, const char *what);
 void device_free(struct device *dev, void *p); /* accepts NULL */
 
@@ -63,7 +66,7 @@ void event_wait(struct event *e);
 void graph_begin(struct stream *s);
 struct graph *graph_end(struct stream *s);
 void graph_launch(struct stream *s, const struct graph *g);
-int graph_n_ops(const struct graph *g); /* operation calls recorded */
+int graph_n_ops(const struct graph *g); /* calls recorded: operations, copies, fills */
 void graph_free(struct graph *g);       /* accepts NULL; no launch of it is pending */
 
 #endif

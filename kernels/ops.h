@@ -27,8 +27,9 @@ struct device;
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
 size_t dtype_size(enum dtype t);
 
-/* A weight matrix [n_out][n_in] in the device's own order, made once at load.  The values are the
- * checkpoint's, exactly (16-bit weights stay 16-bit and are widened where they are used). */
+/* A weight matrix [n_out][n_in] in the device's own order, made once at load from host memory (pack
+ * returns when `w` is no longer needed).  The values are the checkpoint's, exactly (16-bit weights stay
+ * 16-bit and are widened where they are used).  packed_free accepts NULL. */
 struct packed;
 
 enum activation {
@@ -50,7 +51,7 @@ struct gemm_args {
 };
 
 /* The same for the vision tower, by the device's library; w is plain [n_out][n_in] act.  Bits may
- * depend on n. */
+ * depend on n.  `add` goes with ACT_NONE only. */
 struct matmul_args {
     const void *w, *x;
     const float *bias;

@@ -9,10 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum {
     ALIGNMENT = 256,
     HUGE_PAGE = 2 << 20, /* larger blocks ask for huge pages: weights are read end to end */
+    UNTOUCHED =
+        16 << 20, /* larger blocks are caches: filling them would cost the start, and memory */
 };
 
 struct device *device_open(const char *name, int n_threads)
@@ -33,6 +36,12 @@ const char *device_name(const struct device *dev)
 {
     (void)dev;
     return "cpu";
+}
+
+size_t device_memory_size(const struct device *dev)
+{
+    (void)dev;
+    return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 const struct ops *device_ops(const struct device *dev)
@@ -57,7 +66,7 @@ static void *alloc_filled(size_t bytes, int byte, const char *what)
         exit(1);
     }
     if (bytes >= HUGE_PAGE) madvise(p, bytes, MADV_HUGEPAGE); /* a wish; may fail */
-    memset(p, byte, bytes);
+    if (bytes < UNTOUCHED) memset(p, byte, bytes);
     return p;
 }
 

@@ -6,10 +6,9 @@
  * loop below changes that order, only how many chains run side by side; so the bits of a row do not
  * depend on the rows beside it.
  *
- *   n <= 6 rows      bound by memory: rows x 1..4 panels in registers, weights widened as they come
- *   more rows        bound by arithmetic: a block of K_BLOCK x 16 weights is widened once into L1,
-and
- *                    groups of 3..6 rows run over it; their chains wait in `acc` between blocks */
+ *   n <= 6 rows   bound by memory: rows x 1..4 panels in registers, weights widened as they come
+ *   more rows     bound by arithmetic: K_BLOCK x 16 weights are widened once into L1, groups
+ * of 3..6 rows run over them, and their chains wait in `acc` between blocks */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/openmp.h"
 #include "kernels/cpu/queue.h"

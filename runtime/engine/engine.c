@@ -158,9 +158,20 @@ static int or_default(int value, int otherwise)
     return value > 0 ? value : otherwise;
 }
 
-/* The sizes that options and model leave; *cache_slots is the target's cache in slots. */
-static int choose_sizes(const struct engine_options *opt, const struct model_config *model,
-                        struct engine_info *info, struct round_limits *limits, struct error *err)
+/* Slots of both caches that a quarter of the device's memory holds; the rest is for weights and
+ * others. */
+static int64_t slots_in_memory(const struct device *dev, const struct lm_config *lm)
+{
+    size_t act = dtype_size(device_ops(dev)->act);
+    size_t target = 2 * act * (size_t)lm->n_layers * (size_t)(lm->n_kv_heads * lm->head_dim);
+    size_t draft = 2 * act * (size_t)(lm->n_heads * lm->head_dim); /* one layer, MHA */
+    return (int64_t)(device_memory_size(dev) / 4 / (target + draft));
+}
+
+/* The sizes that options, model and memory leave. */
+static int choose_sizes(const struct engine_options *opt, const struct device *dev,
+                        const struct model_config *model, struct engine_info *info,
+                        struct round_limits *limits, struct error *err)
 {
     limits->depth = or_default(opt->draft_depth, CPU_DEPTH);
     limits->k = or_default(opt->draft_top_k, CPU_TOP_K);
@@ -183,7 +194,11 @@ static int choose_sizes(const struct engine_options *opt, const struct model_con
     int slack = scheduler_slots(limits, 0);
     int64_t wanted = (int64_t)limits->max_seqs * (info->max_model_len + slack);
     int64_t slots = or_default(opt->kv_cache_tokens, DEFAULT_CACHE);
-    if (opt->kv_cache_tokens <= 0 && slots > wanted) slots = wanted;
+    if (opt->kv_cache_tokens <= 0) {
+        int64_t held = slots_in_memory(dev, &model->lm);
+        if (slots > wanted) slots = wanted;
+        if (slots > held) slots = held;
+    }
     if (slots < info->max_model_len + slack) {
         if (opt->max_model_len > 0 || slots <= slack + 1)
             return error_set(err, ERROR_BAD_REQUEST,
@@ -281,8 +296,8 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
     struct round_limits limits = {0};
     struct model_config cfg;
     if (config_load(opt->model_dir, &cfg, err) != 0) goto failed;
-    if (choose_sizes(opt, &cfg, &e->info, &limits, err) != 0) goto failed;
     if (open_device(e, opt, err) != 0) goto failed;
+    if (choose_sizes(opt, e->dev, &cfg, &e->info, &limits, err) != 0) goto failed;
     if (model_open(&e->model, e->dev, opt->model_dir, opt->chat_template,
                    limits.max_pages * PAGE_LEN, err) != 0)
         goto failed;

@@ -4,7 +4,6 @@
 #include "test/test.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 static const struct engine_info INFO = {
     .model_name = "tiny",
@@ -371,7 +370,7 @@ TEST(a_body_that_is_no_json_object_is_refused)
 TEST(json_that_is_deep_or_has_many_values_is_refused_before_it_is_parsed)
 {
     enum { DEPTH = 65, VALUES = 200001 };
-    char *body = malloc(2 * VALUES + 64);
+    static char body[2 * VALUES + 64];
     int n = sprintf(body, "{\"a\":");
     for (int i = 0; i < DEPTH; i++) body[n++] = '[';
     for (int i = 0; i < DEPTH; i++) body[n++] = ']';
@@ -391,7 +390,6 @@ TEST(json_that_is_deep_or_has_many_values_is_refused_before_it_is_parsed)
     struct api_error err;
     CHECK_INT(parse(&r, body, &err), ==, 0);
     openai_done(&r);
-    free(body);
 }
 
 /* ---- messages
