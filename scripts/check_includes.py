@@ -34,7 +34,8 @@ def problems(path: pathlib.Path):
         is_ours, name = match[1] == '"', match[2]
         if is_ours and top in ALLOWED and not name.startswith(ALLOWED[top]):
             yield f"{path}:{number}: {top}/ may not include {name}"
-        if not is_ours and path.suffix == ".h" and not STANDARD.match(name):
+        if (top in ALLOWED and not is_ours and path.suffix == ".h"
+                and not STANDARD.match(name)):
             yield f"{path}:{number}: third-party header {name} in a header"
 
 

@@ -105,7 +105,7 @@ static void take_beam(struct round *r)
 {
     size_t n_seats = (size_t)r->limits.max_seqs;
     int k = r->limits.k, depth = r->limits.depth;
-    size_t n_candidates = (size_t)(k + depth * k * k);
+    size_t n_candidates = (size_t)k + (size_t)depth * (size_t)k * (size_t)k;
     r->beam = (struct beam){.k = k, .depth = depth};
     r->beam.n_heads = take_zeroed(r, sizeof(int32_t), "beams");
     r->beam.seat = take_ints(r, n_seats, "beams");

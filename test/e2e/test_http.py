@@ -8,10 +8,9 @@ import threading
 import time
 
 import pytest
-from conftest import LONG, PROGRAM, data_url, picture_messages
+from conftest import LONG, image_url, picture_messages
+from daemon import BINARY, JSON
 from PIL import Image
-
-JSON = {"Content-Type": "application/json"}
 
 
 def check_error(answer, status, code, param=None):
@@ -28,7 +27,7 @@ def check_error(answer, status, code, param=None):
 
 
 def check_alive(daemon):
-    status, _, body = daemon.chat(max_tokens=2)
+    status, _, body = daemon.ask(max_tokens=2)
     assert status == 200, body
 
 
@@ -53,48 +52,48 @@ def raw(daemon, data, seconds=5.0):
 
 @pytest.mark.parametrize("path", ["/health", "/v1/health", "/health/live", "/health/ready"])
 def test_health(daemon, path):
-    assert daemon.get(path)[::2] == (200, {"status": "ok"})
+    assert daemon.fetch(path)[::2] == (200, {"status": "ok"})
 
 
 def test_head_has_no_body(daemon):
-    status, headers, body = daemon.request("HEAD", "/health")
+    status, headers, body = daemon.exchange("HEAD", "/health")
     assert (status, body) == (200, b"")
     assert headers["Content-Type"] == "application/json"
 
 
 def test_version(daemon):
-    program = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True)
-    assert program.stdout.split()[1] == daemon.get("/version")[2]["version"]
+    program = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True)
+    assert program.stdout.split()[1] == daemon.fetch("/version")[2]["version"]
 
 
 def test_models(daemon):
-    models = daemon.get("/v1/models")[2]
+    models = daemon.fetch("/v1/models")[2]
     assert models["object"] == "list"
     model = models["data"][0]
     assert model["object"] == "model"
     assert isinstance(model["created"], int)
     assert model["max_model_len"] > 0
-    assert daemon.get("/v1/models/" + model["id"])[2] == model
-    check_error(daemon.get("/v1/models/nobody"), 404, "model_not_found")
+    assert daemon.fetch("/v1/models/" + model["id"])[2] == model
+    check_error(daemon.fetch("/v1/models/nobody"), 404, "model_not_found")
 
 
 def test_served_names(start):
     daemon = start("--served-model-name", "org/first,second")
-    assert [m["id"] for m in daemon.get("/v1/models")[2]["data"]] == ["org/first", "second"]
-    assert daemon.get("/v1/models/org%2Ffirst")[0] == 200
-    assert daemon.chat(max_tokens=1)[2]["model"] == "org/first"
-    assert daemon.chat(model="second", max_tokens=1)[2]["model"] == "second"
-    check_error(daemon.chat(model="third"), 404, "model_not_found", "model")
+    assert [m["id"] for m in daemon.fetch("/v1/models")[2]["data"]] == ["org/first", "second"]
+    assert daemon.fetch("/v1/models/org%2Ffirst")[0] == 200
+    assert daemon.ask(max_tokens=1)[2]["model"] == "org/first"
+    assert daemon.ask(model="second", max_tokens=1)[2]["model"] == "second"
+    check_error(daemon.ask(model="third"), 404, "model_not_found", "model")
 
 
 def test_metrics(daemon):
     tokens = daemon.metric("vllm:generation_tokens_total")
     done = daemon.metric("vllm:request_success_total", finished_reason="length")
-    daemon.chat(max_tokens=5, **LONG)
+    daemon.ask(max_tokens=5, **LONG)
     assert daemon.metric("vllm:generation_tokens_total") == tokens + 5
     assert daemon.metric("vllm:request_success_total", finished_reason="length") == done + 1
     assert daemon.metric("vllm:num_requests_running") == 0
-    text = daemon.get("/metrics")[2].decode()
+    text = daemon.fetch("/metrics")[2].decode()
     for name in (
         "vllm:num_requests_waiting",
         "vllm:kv_cache_usage_perc",
@@ -110,8 +109,8 @@ def test_metrics(daemon):
 
 
 def test_request_id_is_kept_if_it_is_harmless(daemon):
-    assert daemon.get("/health", {"x-request-id": "abc-1.2_3"})[1]["x-request-id"] == "abc-1.2_3"
-    assert daemon.get("/health", {"x-request-id": "a b"})[1]["x-request-id"] != "a b"
+    assert daemon.fetch("/health", {"x-request-id": "abc-1.2_3"})[1]["x-request-id"] == "abc-1.2_3"
+    assert daemon.fetch("/health", {"x-request-id": "a b"})[1]["x-request-id"] != "a b"
 
 
 # ---- bad requests ------------------------------------------------------------------------------------
@@ -119,32 +118,32 @@ def test_request_id_is_kept_if_it_is_harmless(daemon):
 
 def test_unknown_paths(daemon):
     for path in ("/", "/v1", "/v1/responses", "/V1/models", "/v1/models/../models/", "/healthz"):
-        check_error(daemon.get(path), 404, "unknown_url" if "models/.." not in path else "model_not_found")
+        check_error(daemon.fetch(path), 404, "unknown_url" if "models/.." not in path else "model_not_found")
 
 
 def test_wrong_methods(daemon):
-    answer = daemon.get("/v1/chat/completions")
+    answer = daemon.fetch("/v1/chat/completions")
     check_error(answer, 405, "method_not_allowed")
     assert answer[1]["Allow"] == "POST"
-    answer = daemon.request("POST", "/v1/models", "{}", JSON)
+    answer = daemon.exchange("POST", "/v1/models", "{}", JSON)
     check_error(answer, 405, "method_not_allowed")
     assert answer[1]["Allow"] == "GET, HEAD"
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "BREW"):
-        check_error(daemon.request(method, "/v1/chat/completions"), 405, "method_not_allowed")
+        check_error(daemon.exchange(method, "/v1/chat/completions"), 405, "method_not_allowed")
 
 
 def test_content_type(daemon):
-    body = json.dumps(daemon.body(max_tokens=1))
+    body = daemon.body(max_tokens=1)
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx"):
-        answer = daemon.request("POST", "/v1/chat/completions", body, {"Content-Type": kind})
+        answer = daemon.exchange("POST", "/v1/chat/completions", body, {"Content-Type": kind})
         assert "-H 'Content-Type: application/json'" in check_error(answer, 415, "unsupported_media_type")
     for kind in ("application/json; charset=utf-8", "Application/JSON"):
-        assert daemon.request("POST", "/v1/chat/completions", body, {"Content-Type": kind})[0] == 200
+        assert daemon.exchange("POST", "/v1/chat/completions", body, {"Content-Type": kind})[0] == 200
 
 
 @pytest.mark.parametrize("body", ["", "x", "[]", "{", '{"model":1,"model":2}', '{"a":"\\ud800"}'])
 def test_bad_json(daemon, body):
-    check_error(daemon.request("POST", "/v1/chat/completions", body, JSON), 400, "invalid_json")
+    check_error(daemon.exchange("POST", "/v1/chat/completions", body, JSON), 400, "invalid_json")
     check_alive(daemon)
 
 
@@ -164,17 +163,17 @@ def test_bad_json(daemon, body):
     ],
 )
 def test_bad_fields(daemon, fields, status, code, param):
-    check_error(daemon.chat(**fields), status, code, param)
+    check_error(daemon.ask(**fields), status, code, param)
 
 
 def test_prompt_too_long(daemon):
     message = {"role": "user", "content": "a dog and a cat " * 20000}
-    text = check_error(daemon.chat(messages=[message]), 400, "context_length_exceeded")
+    text = check_error(daemon.ask(messages=[message]), 400, "context_length_exceeded")
     assert "maximum context length" in text
     check_alive(daemon)
 
 
-PIXEL = data_url(Image.new("RGB", (8, 8)))
+PIXEL = image_url(Image.new("RGB", (8, 8)))
 
 
 @pytest.mark.parametrize(
@@ -190,18 +189,18 @@ PIXEL = data_url(Image.new("RGB", (8, 8)))
     ],
 )
 def test_bad_pictures(daemon, url, code):
-    check_error(daemon.chat(messages=picture_messages(url)), 400, code)
+    check_error(daemon.ask(messages=picture_messages(url)), 400, code)
     check_alive(daemon)
 
 
 def test_picture_with_too_many_pixels(daemon):
-    url = data_url(Image.new("1", (16000, 16000)))
-    check_error(daemon.chat(messages=picture_messages(url)), 400, "image_too_large")
+    url = image_url(Image.new("1", (16000, 16000)))
+    check_error(daemon.ask(messages=picture_messages(url)), 400, "image_too_large")
     check_alive(daemon)
 
 
 def test_body_too_large(daemon):
-    answer = daemon.request("POST", "/v1/chat/completions", b" " * (60 << 20), JSON)
+    answer = daemon.exchange("POST", "/v1/chat/completions", b" " * (60 << 20), JSON)
     check_error(answer, 413, "request_too_large")
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     out, is_closed = raw(daemon, head + b"Content-Length: 1099511627776\r\n\r\n")
@@ -253,7 +252,7 @@ def test_a_slow_head_is_cut_off(daemon):
 
 
 def test_defaults_and_usage(daemon):
-    status, headers, body = daemon.chat(max_tokens=3, **LONG)
+    status, headers, body = daemon.ask(max_tokens=3, **LONG)
     assert status == 200
     assert headers["Content-Type"] == "application/json"
     choice = body["choices"][0]
@@ -269,7 +268,7 @@ def test_defaults_and_usage(daemon):
 
 
 def test_no_tokens_wanted(daemon):
-    status, _, body = daemon.chat(max_tokens=0)
+    status, _, body = daemon.ask(max_tokens=0)
     assert status == 200, body
     assert body["usage"]["completion_tokens"] == 0
     assert body["choices"][0]["message"]["content"] == ""
@@ -278,14 +277,14 @@ def test_no_tokens_wanted(daemon):
 
 def test_max_tokens_is_clamped_to_the_context(start):
     daemon = start("--max-model-len", "128")
-    status, _, body = daemon.chat(max_tokens=1000000, **LONG)
+    status, _, body = daemon.ask(max_tokens=1000000, **LONG)
     assert status == 200, body
     assert body["usage"]["total_tokens"] <= 128
     assert body["choices"][0]["finish_reason"] == "length"
 
 
 def test_token_ids(daemon):
-    _, _, body = daemon.chat(max_tokens=4, return_token_ids=True, **LONG)
+    _, _, body = daemon.ask(max_tokens=4, return_token_ids=True, **LONG)
     assert len(body["choices"][0]["token_ids"]) == 4
     assert len(body["prompt_token_ids"]) == body["usage"]["prompt_tokens"]
 
@@ -309,7 +308,7 @@ def events_of(response):
 
 def test_stream(daemon):
     fields = {"max_tokens": 9, "return_token_ids": True, "stream_options": {"include_usage": True}, **LONG}
-    status, headers, _ = daemon.chat(stream=True, **fields)
+    status, headers, _ = daemon.ask(stream=True, **fields)
     assert status == 200
     assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert headers["Cache-Control"] == "no-cache"
@@ -326,14 +325,14 @@ def test_stream(daemon):
     assert finish["choices"][0]["finish_reason"] == "length"
     assert finish["timings"]["predicted_n"] == 9
 
-    whole = daemon.chat(**fields)[2]
+    whole = daemon.ask(**fields)[2]
     deltas = [e["choices"][0] for e in events[:-2]]
     assert "".join(d["delta"].get("content", "") for d in deltas) == whole["choices"][0]["message"]["content"]
     assert sum((d.get("token_ids", []) for d in deltas), []) == whole["choices"][0]["token_ids"]
 
 
 def test_logprobs(daemon):
-    _, _, body = daemon.chat(max_tokens=4, logprobs=True, top_logprobs=3, **LONG)
+    _, _, body = daemon.ask(max_tokens=4, logprobs=True, top_logprobs=3, **LONG)
     content = body["choices"][0]["logprobs"]["content"]
     assert len(content) == 4
     for entry in content:
@@ -362,7 +361,7 @@ def test_a_stream_whose_client_leaves_frees_its_seat(daemon):
 
 def test_a_waiting_client_that_leaves_frees_its_seat(daemon):
     before = aborted(daemon)
-    body = json.dumps(daemon.body(**LONG)).encode()
+    body = daemon.body(**LONG).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     for _ in range(3):
         with socket.create_connection((daemon.host, daemon.port)) as s:
@@ -377,10 +376,10 @@ def test_a_waiting_client_that_leaves_frees_its_seat(daemon):
 def test_a_full_queue_answers_503(start):
     daemon = start("--max-num-seqs", "1", "--max-queue", "1")
     running = daemon.open_stream(**LONG)
-    waiting = threading.Thread(target=daemon.chat, kwargs={"max_tokens": 1})
+    waiting = threading.Thread(target=daemon.ask, kwargs={"max_tokens": 1})
     waiting.start()
     daemon.wait_for_metric(1, "vllm:num_requests_waiting")
-    answer = daemon.chat(max_tokens=1)
+    answer = daemon.ask(max_tokens=1)
     check_error(answer, 503, "server_overloaded")
     assert answer[1]["Retry-After"] == "1"
     running[1].close()
@@ -403,7 +402,7 @@ def test_many_clients_of_which_some_leave(daemon):
                 assert events_of(response)[-1]["choices"][0]["finish_reason"] == "length"
                 connection.close()
             else:
-                assert daemon.chat(max_tokens=10, **LONG)[2]["usage"]["completion_tokens"] == 10
+                assert daemon.ask(max_tokens=10, **LONG)[2]["usage"]["completion_tokens"] == 10
         except Exception as e:  # noqa: BLE001 (whatever it is, it belongs to this test)
             failures.append(repr(e))
 
@@ -423,27 +422,27 @@ def test_keys(start, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("# ours\nfirst\n\nwith spaces in it\n")
     keys.chmod(0o600)
-    daemon = start("--api-key-file", keys)
+    daemon = start("--api-key-file", str(keys))
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "first"}, {"x-api-key": ""}):
         for path in ("/v1/models", "/metrics", "/version", "/nope"):
-            answer = daemon.get(path, headers)
+            answer = daemon.fetch(path, headers)
             check_error(answer, 401, "invalid_api_key")
             assert answer[1]["WWW-Authenticate"] == "Bearer"
-    assert daemon.get("/health")[0] == 200
+    assert daemon.fetch("/health")[0] == 200
     for headers in (
         {"Authorization": "Bearer first"},
         {"Authorization": "bearer with spaces in it"},
         {"x-api-key": "first"},
     ):
-        assert daemon.get("/v1/models", headers)[0] == 200
-    assert "first" not in daemon.log_path.read_text()
+        assert daemon.fetch("/v1/models", headers)[0] == 200
+    assert "first" not in daemon.log
 
 
 # ---- starting and stopping -------------------------------------------------------------------------------
 
 
 def run_program(*flags):
-    return subprocess.run([PROGRAM, *flags], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([BINARY, *flags], capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_help_lists_the_flags():
@@ -479,14 +478,14 @@ def test_what_cannot_start_says_so_in_one_line(daemon, tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_answers_finish(start, how):
     daemon = start()
-    connection, response = daemon.open_stream(**LONG)
+    connection, response = daemon.open_stream(max_tokens=300, **LONG)
     daemon.process.send_signal(how)
-    while daemon.get("/health/ready")[0] != 503:
+    while daemon.fetch("/health/ready")[0] != 503:
         time.sleep(0.01)
-    answer = daemon.chat(max_tokens=1)
+    answer = daemon.ask(max_tokens=1)
     check_error(answer, 503, "shutting_down")
     assert answer[1]["Retry-After"] == "1"
-    assert daemon.get("/health/live")[0] == 200
+    assert daemon.fetch("/health/live")[0] == 200
     assert events_of(response)[-1]["choices"][0]["finish_reason"] == "length"
     connection.close()
     assert daemon.process.wait(timeout=30) == 0
@@ -505,7 +504,7 @@ def test_a_second_signal_does_not_wait(start):
     daemon = start("--max-num-seqs", "1")
     streams = [daemon.open_stream(**LONG) for _ in range(1)]
     daemon.process.send_signal(signal.SIGTERM)
-    while daemon.get("/health/ready")[0] != 503:
+    while daemon.fetch("/health/ready")[0] != 503:
         time.sleep(0.01)
     daemon.process.send_signal(signal.SIGTERM)
     assert "error" in events_of(streams[0][1])[-1]
@@ -523,10 +522,10 @@ def test_idle_clients_do_not_hold_up_the_end(start):
 def test_the_log_has_one_line_a_request_and_no_prompts(start):
     daemon = start()
     secret = "ostrich-in-the-kitchen"
-    daemon.chat(messages=[{"role": "user", "content": secret}], max_tokens=2, headers={"x-request-id": "mine"})
-    daemon.chat(model=secret)
+    daemon.ask(messages=[{"role": "user", "content": secret}], max_tokens=2, headers={"x-request-id": "mine"})
+    daemon.ask(model=secret)
     assert daemon.stop() == 0
-    log = daemon.log_path.read_text()
+    log = daemon.log
     assert secret not in log
     assert log.count("request=mine ") == 1
     assert "status=404 code=model_not_found" in log

@@ -11,19 +11,19 @@ HELLO = [{"role": "user", "content": "Who are you?"}]
 
 @pytest.fixture(scope="module")
 def client(daemon):
-    with openai.OpenAI(base_url=daemon.url + "/v1", api_key="none", max_retries=0) as c:
+    with openai.OpenAI(base_url=daemon.url, api_key="none", max_retries=0) as c:
         yield c
 
 
 def test_models(client, daemon):
     models = client.models.list().data
-    assert models[0].id == daemon.model
-    assert client.models.retrieve(daemon.model).owned_by == "vispecd"
+    assert models[0].id == daemon.model_name()
+    assert client.models.retrieve(daemon.model_name()).owned_by == "vispecd"
 
 
 def test_an_answer_about_a_picture(client, daemon, red_square):
     answer = client.chat.completions.create(
-        model=daemon.model, messages=picture_messages(red_square), max_completion_tokens=40
+        model=daemon.model_name(), messages=picture_messages(red_square), max_completion_tokens=40
     )
     assert answer.choices[0].message.role == "assistant"
     assert answer.choices[0].message.content
@@ -35,7 +35,7 @@ def test_an_answer_about_a_picture(client, daemon, red_square):
 
 def test_a_stream_says_what_the_whole_answer_says(client, daemon, red_square):
     fields = {
-        "model": daemon.model,
+        "model": daemon.model_name(),
         "messages": picture_messages(red_square, "Describe the picture."),
         "seed": 7,
         "max_completion_tokens": 60,
@@ -58,7 +58,7 @@ def test_a_stream_says_what_the_whole_answer_says(client, daemon, red_square):
 
 
 def test_the_stream_helper(client, daemon):
-    with client.chat.completions.stream(model=daemon.model, messages=HELLO, temperature=0) as stream:
+    with client.chat.completions.stream(model=daemon.model_name(), messages=HELLO, temperature=0) as stream:
         deltas = [e.delta for e in stream if e.type == "content.delta"]
         final = stream.get_final_completion()
     assert "".join(deltas) == final.choices[0].message.content
@@ -66,7 +66,7 @@ def test_the_stream_helper(client, daemon):
 
 def test_logprobs(client, daemon):
     answer = client.chat.completions.create(
-        model=daemon.model, messages=HELLO, max_completion_tokens=5, logprobs=True, top_logprobs=2, temperature=0
+        model=daemon.model_name(), messages=HELLO, max_completion_tokens=5, logprobs=True, top_logprobs=2, temperature=0
     )
     content = answer.choices[0].logprobs.content
     assert len(content) == answer.usage.completion_tokens
@@ -77,7 +77,7 @@ def test_logprobs(client, daemon):
 
 
 def test_stop_strings_are_not_in_the_text(client, daemon):
-    fields = {"model": daemon.model, "messages": HELLO, "temperature": 0, "max_completion_tokens": 30}
+    fields = {"model": daemon.model_name(), "messages": HELLO, "temperature": 0, "max_completion_tokens": 30}
     text = client.chat.completions.create(**fields).choices[0].message.content
     stop = text.strip()[2:6]
     cut = client.chat.completions.create(**fields, stop=[stop]).choices[0]
@@ -87,7 +87,7 @@ def test_stop_strings_are_not_in_the_text(client, daemon):
 
 def test_extensions(client, daemon):
     answer = client.chat.completions.create(
-        model=daemon.model,
+        model=daemon.model_name(),
         messages=HELLO,
         max_completion_tokens=12,
         extra_body={"ignore_eos": True, "top_k": 1, "speculative": False, "return_token_ids": True},
@@ -103,28 +103,28 @@ def test_error_classes(client, daemon):
     assert e.value.code == "model_not_found"
     assert e.value.request_id
     with pytest.raises(openai.BadRequestError) as e:
-        client.chat.completions.create(model=daemon.model, messages=HELLO, temperature=9)
+        client.chat.completions.create(model=daemon.model_name(), messages=HELLO, temperature=9)
     assert e.value.param == "temperature"
     with pytest.raises(openai.BadRequestError) as e:
-        client.chat.completions.create(model=daemon.model, messages=picture_messages("https://example.org/a.png"))
+        client.chat.completions.create(model=daemon.model_name(), messages=picture_messages("https://example.org/a.png"))
     assert e.value.code == "invalid_image_url"
     with pytest.raises(openai.BadRequestError) as e:
         client.chat.completions.create(
-            model=daemon.model, messages=[{"role": "user", "content": "word " * 100000}]
+            model=daemon.model_name(), messages=[{"role": "user", "content": "word " * 100000}]
         )
     assert e.value.code == "context_length_exceeded"
     with pytest.raises(openai.NotFoundError):
-        client.responses.create(model=daemon.model, input="hi")
+        client.responses.create(model=daemon.model_name(), input="hi")
 
 
 def test_a_full_server_is_an_internal_server_error(start):
     daemon = start("--max-num-seqs", "1", "--max-queue", "1")
     streams = [daemon.open_stream(**LONG)]
-    with openai.OpenAI(base_url=daemon.url + "/v1", api_key="none", max_retries=0) as client:
+    with openai.OpenAI(base_url=daemon.url, api_key="none", max_retries=0) as client:
 
         async def ask():
-            async with openai.AsyncOpenAI(base_url=daemon.url + "/v1", api_key="none", max_retries=0) as many:
-                asks = [many.chat.completions.create(model=daemon.model, messages=HELLO, max_tokens=1) for _ in range(4)]
+            async with openai.AsyncOpenAI(base_url=daemon.url, api_key="none", max_retries=0) as many:
+                asks = [many.chat.completions.create(model=daemon.model_name(), messages=HELLO, max_tokens=1) for _ in range(4)]
                 return await asyncio.gather(*asks, return_exceptions=True)
 
         answers = asyncio.run(ask())
@@ -134,16 +134,16 @@ def test_a_full_server_is_an_internal_server_error(start):
         for connection, response in streams:
             response.close()
             connection.close()
-        assert client.chat.completions.create(model=daemon.model, messages=HELLO, max_tokens=1)
+        assert client.chat.completions.create(model=daemon.model_name(), messages=HELLO, max_tokens=1)
 
 
 def test_sixteen_at_once(daemon, red_square):
     async def ask_all():
-        async with openai.AsyncOpenAI(base_url=daemon.url + "/v1", api_key="none", max_retries=0) as client:
+        async with openai.AsyncOpenAI(base_url=daemon.url, api_key="none", max_retries=0) as client:
 
             async def ask(i):
                 messages = picture_messages(red_square) if i % 2 else HELLO
-                fields = {"model": daemon.model, "messages": messages, "seed": i // 4, "max_completion_tokens": 24}
+                fields = {"model": daemon.model_name(), "messages": messages, "seed": i // 4, "max_completion_tokens": 24}
                 if i % 4 < 2:
                     return (await client.chat.completions.create(**fields)).choices[0].message.content
                 stream = await client.chat.completions.create(**fields, stream=True)

@@ -370,26 +370,29 @@ TEST(a_body_that_is_no_json_object_is_refused)
 TEST(json_that_is_deep_or_has_many_values_is_refused_before_it_is_parsed)
 {
     enum { DEPTH = 65, VALUES = 200001 };
-    static char body[2 * VALUES + 64];
-    int n = sprintf(body, "{\"a\":");
-    for (int i = 0; i < DEPTH; i++) body[n++] = '[';
-    for (int i = 0; i < DEPTH; i++) body[n++] = ']';
-    strcpy(body + n, "}");
-    refuse_body(body, 400, "invalid_json", "");
+    struct buffer body = {0};
+    buffer_printf(&body, "{\"a\":");
+    for (int i = 0; i < DEPTH; i++) buffer_append(&body, "[", 1);
+    for (int i = 0; i < DEPTH; i++) buffer_append(&body, "]", 1);
+    buffer_append(&body, "}", 1);
+    refuse_body(body.data, 400, "invalid_json", "");
 
-    n = sprintf(body, "{\"a\":[1");
-    for (int i = 0; i < VALUES; i++) n += sprintf(body + n, ",1");
-    strcpy(body + n, "]}");
-    refuse_body(body, 400, "invalid_json", "");
+    body.len = 0;
+    buffer_printf(&body, "{\"a\":[1");
+    for (int i = 0; i < VALUES; i++) buffer_append(&body, ",1", 2);
+    buffer_append(&body, "]}", 2);
+    refuse_body(body.data, 400, "invalid_json", "");
 
     /* Inside a string they are no values. */
-    n = sprintf(body, "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"\\\"");
-    for (int i = 0; i < VALUES; i++) body[n++] = "[,{:"[i % 4];
-    strcpy(body + n, "\"}]}");
+    body.len = 0;
+    buffer_printf(&body, "{\"model\":\"tiny\",\"messages\":[{\"role\":\"user\",\"content\":\"\\\"");
+    for (int i = 0; i < VALUES; i++) buffer_append(&body, "[", 1);
+    buffer_append(&body, "\"}]}", 4);
     struct chat_request r;
     struct api_error err;
-    CHECK_INT(parse(&r, body, &err), ==, 0);
+    CHECK_INT(parse(&r, body.data, &err), ==, 0);
     openai_done(&r);
+    buffer_done(&body);
 }
 
 /* ---- messages

@@ -6,8 +6,8 @@
 static int parse(struct options *out, struct error *err, const char *a, const char *b)
 {
     char first[64], second[64];
-    strcpy(first, a ? a : "");
-    strcpy(second, b ? b : "");
+    snprintf(first, sizeof(first), "%s", a ? a : "");
+    snprintf(second, sizeof(second), "%s", b ? b : "");
     char *argv[] = {(char *)"vispecd", a ? first : NULL, b ? second : NULL, NULL};
     return options_parse(out, 1 + !!a + !!b, argv, err);
 }
