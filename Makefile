@@ -13,9 +13,9 @@ CPU_ARCH  ?= native
 PACKAGES  := libmicrohttpd jansson libjpeg libpng libpcre2-8 libutf8proc libsodium openblas
 VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-CFLAGS   ?= -O3 -g
+OPT       ?= -O3 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -MMD -MP
-CFLAGS   += -std=c17 -march=$(CPU_ARCH) -fopenmp -Wall -Wextra -Wpedantic -Wshadow \
+CFLAGS   += $(OPT) -std=c17 -march=$(CPU_ARCH) -fopenmp -Wall -Wextra -Wpedantic -Wshadow \
             -Wstrict-prototypes -Wmissing-prototypes -Wno-unknown-pragmas -Wno-psabi
 LDLIBS   += -lm -lpthread
 ifneq ($(SANITIZE),)
@@ -81,8 +81,11 @@ run: deps
 	@$(MAKE) --no-print-directory all
 	@scripts/run
 
+# The unit tests and fuzz corpora run twice: as built for use, and with address and undefined sanitizers.
 test: deps
 	@$(MAKE) --no-print-directory test-programs all
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT="-O1 -g" \
+		test-programs
 	@scripts/run-tests $(BUILD)
 
 test-programs: $(TESTS) $(FUZZ)

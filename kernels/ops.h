@@ -28,8 +28,8 @@ enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
 size_t dtype_size(enum dtype t);
 
 /* A weight matrix [n_out][n_in] in the device's own order, made once at load from host memory (pack
- * returns when `w` is no longer needed).  The values are the checkpoint's, exactly (16-bit weights stay
- * 16-bit and are widened where they are used).  packed_free accepts NULL. */
+ * returns when `w` is no longer needed).  The values are the checkpoint's, exactly: 16-bit weights
+ * stay 16-bit and are widened where they are used.  packed_free accepts NULL. */
 struct packed;
 
 enum activation {

@@ -238,7 +238,7 @@ static void gemm_run(const struct gemm_args *a)
     REQUIRE(a->ldx >= w->n_in && a->ldy >= w->n_out);
     if (n == 0) return;
     const int n_tiles = (n + ROW_TILE - 1) / ROW_TILE;
-#pragma omp parallel if ((size_t)n * w->n_out * w->n_in > PARALLEL_WORK)
+#pragma omp parallel if ((size_t)n * w->n_out * w->n_in > PARALLEL_FMAS)
     {
         if (n <= MAX_GROUP)
             run_few_rows(a, n, thread_share(w->n_panels));

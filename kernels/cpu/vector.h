@@ -22,9 +22,10 @@ typedef int32_t veci __attribute__((vector_size(32)));
 typedef uint32_t vecu __attribute__((vector_size(32)));
 typedef uint16_t vech __attribute__((vector_size(16)));
 
-/* Below this many multiply-adds (or comparable work) an operation stays on one thread: opening a
- * parallel region costs 1-2 us with spinning workers, and one core does about 20 of them a ns. */
-enum { PARALLEL_WORK = 1 << 16 };
+/* Below these an operation stays on one thread: so many elements moved or normalised, or so many
+ * multiply-adds, take about 10 us.  A parallel region costs 1-2 us where the workers are spinning;
+ * 18 us were measured where other processes take turns on the same cores. */
+enum { PARALLEL_WORK = 1 << 16, PARALLEL_FMAS = 1 << 18 };
 
 static inline vec vec_load(const float *p)
 {

@@ -44,8 +44,9 @@ static void vision_attention_run(const struct vision_attention_args *a)
     require_head_dim(a->head_dim);
     REQUIRE(a->n_segments > 0 && a->first[0] == 0 && a->first[a->n_segments] == a->n);
     const size_t row_len = (size_t)a->n_heads * a->head_dim, stride = 3 * row_len;
+    const size_t work = (size_t)a->n * (a->n / a->n_segments + 1) * row_len;
     /* Head by head: the keys and values of one stay in the cache. */
-#pragma omp parallel for schedule(static) if ((size_t)a->n * row_len > PARALLEL_WORK / 64)
+#pragma omp parallel for schedule(static) if (work > PARALLEL_WORK)
     for (int task = 0; task < a->n * a->n_heads; task++) {
         int row = task % a->n, segment = segment_of(a, row);
         size_t head = (size_t)(task / a->n) * a->head_dim;
@@ -60,7 +61,7 @@ static void pool_attention_run(const struct pool_attention_args *a)
 {
     require_head_dim(a->head_dim);
     const size_t stride = (size_t)a->n_heads * a->head_dim;
-#pragma omp parallel for schedule(static) if (a->n * a->n_query * stride > PARALLEL_WORK / 2)
+#pragma omp parallel for schedule(static) if (a->n * a->n_query * stride > PARALLEL_WORK)
     for (int task = 0; task < a->n_query * a->n_heads; task++) {
         size_t head = (size_t)(task % a->n_heads) * a->head_dim, at = (size_t)task * a->head_dim;
         attend_rows(a->query + at, (const float *)a->k + head, (const float *)a->v + head, stride,
