@@ -10,6 +10,7 @@
  *   more rows     bound by arithmetic: K_BLOCK x 16 weights are widened once into L1, groups
  * of 3..6 rows run over them, and their chains wait in `acc` between blocks */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/device.h"
 #include "kernels/cpu/openmp.h"
 #include "kernels/cpu/queue.h"
 #include "kernels/cpu/vector.h"
@@ -30,6 +31,21 @@ struct packed {
     char *panels; /* [n_panels][n_in][PANEL] of type, owned */
 };
 
+/* Writes one panel: panel[k][j] = w[j][k], zeros where there is no output.  size is a constant
+ * where this is inlined. */
+static inline __attribute__((always_inline)) void pack_panel(char *panel, const char *w, int n_out,
+                                                             int n_in, const size_t size)
+{
+    for (int j = 0; j < PANEL; j++)
+        for (int k = 0; k < n_in; k++) {
+            char *to = panel + ((size_t)k * PANEL + (size_t)j) * size;
+            if (j < n_out)
+                memcpy(to, w + ((size_t)j * n_in + k) * size, size);
+            else
+                memset(to, 0, size);
+        }
+}
+
 struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in)
 {
     REQUIRE(n_out > 0 && n_in > 0);
@@ -39,17 +55,15 @@ struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_o
     p->n_panels = (n_out + PANEL - 1) / PANEL;
     p->panel_bytes = (size_t)n_in * PANEL * size;
     p->panels = device_alloc(dev, (size_t)p->n_panels * p->panel_bytes, "weights");
-#pragma omp parallel for if ((size_t)n_out * n_in > PARALLEL_WORK)
+    const int n_threads = dev->n_threads > 0 ? dev->n_threads : omp_get_max_threads();
+#pragma omp parallel for num_threads(n_threads) if ((size_t)n_out * n_in > PARALLEL_WORK)
     for (int i = 0; i < p->n_panels; i++) {
         char *panel = p->panels + (size_t)i * p->panel_bytes;
-        for (int k = 0; k < n_in; k++)
-            for (int j = 0; j < PANEL; j++, panel += size) {
-                int out = i * PANEL + j;
-                if (out < n_out)
-                    memcpy(panel, (const char *)w + ((size_t)out * n_in + k) * size, size);
-                else
-                    memset(panel, 0, size);
-            }
+        const char *from = (const char *)w + (size_t)i * PANEL * n_in * size;
+        if (size == 2)
+            pack_panel(panel, from, n_out - i * PANEL, n_in, 2);
+        else
+            pack_panel(panel, from, n_out - i * PANEL, n_in, 4);
     }
     return p;
 }

@@ -4,6 +4,7 @@
 #define KERNELS_CPU_OPENMP_H
 
 void omp_set_num_threads(int n);
+int omp_get_max_threads(void);
 int omp_get_num_threads(void);
 int omp_get_thread_num(void);
 
