@@ -58,7 +58,32 @@ static inline struct tokenizer *real_tokenizer(const char *vocab, const char *pi
     return t;
 }
 
-/* "1 2 3", freed when the test's process ends. */
+static inline struct token_list json_ids(const json_t *list)
+{
+    struct token_list ids = {0};
+    for (size_t i = 0; i < json_array_size(list); i++)
+        token_list_push(&ids, (int32_t)json_integer_value(json_array_get(list, i)));
+    return ids;
+}
+
+/* CHECK_STR of a string made for it, which the check takes; _BOTH takes want, too. */
+#define CHECK_STR_FREE(got, want) check_str_free(__FILE__, __LINE__, #got, got, want)
+
+#define CHECK_STR_FREE_BOTH(got, want)                                                             \
+    do {                                                                                           \
+        char *want_ = (want);                                                                      \
+        CHECK_STR_FREE(got, want_);                                                                \
+        free(want_);                                                                               \
+    } while (0)
+
+static inline void check_str_free(const char *file, int line, const char *name, char *got,
+                                  const char *want)
+{
+    if (strcmp(got, want) != 0) test_fail(file, line, "%s is \"%s\", not \"%s\"", name, got, want);
+    free(got);
+}
+
+/* "1 2 3", freed by the caller, as everything below. */
 static inline char *ids_text(const int32_t *ids, size_t n)
 {
     struct buffer b = {0};
@@ -69,10 +94,10 @@ static inline char *ids_text(const int32_t *ids, size_t n)
 
 static inline char *json_ids_text(const json_t *list)
 {
-    struct token_list ids = {0};
-    for (size_t i = 0; i < json_array_size(list); i++)
-        token_list_push(&ids, (int32_t)json_integer_value(json_array_get(list, i)));
-    return ids_text(ids.ids, ids.n);
+    struct token_list ids = json_ids(list);
+    char *result = ids_text(ids.ids, ids.n);
+    token_list_done(&ids);
+    return result;
 }
 
 /* The ids of a string, as text. */

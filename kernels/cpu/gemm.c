@@ -21,7 +21,8 @@ enum {
     MAX_GROUP = 6,  /* rows in registers: 6 rows x 2 vectors of chains + 2 of weights + 1 of x */
     MAX_PANELS = 4, /* panels in registers for one row: 8 chains hide the latency of fma */
     K_BLOCK = 256,  /* 16 KiB of widened weights: half of a 32 KiB L1 */
-    ROW_TILE = 96,  /* rows that pass over a panel in one task; a multiple of MAX_GROUP */
+    PARALLEL_PACK = 1 << 24, /* elements of a weight that several threads pack */
+    ROW_TILE = 96,           /* rows that pass over a panel in one task; a multiple of MAX_GROUP */
 };
 
 struct packed {
@@ -55,8 +56,8 @@ struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_o
     p->n_panels = (n_out + PANEL - 1) / PANEL;
     p->panel_bytes = (size_t)n_in * PANEL * size;
     p->panels = device_alloc(dev, (size_t)p->n_panels * p->panel_bytes, "weights");
-    const int n_threads = dev->n_threads > 0 ? dev->n_threads : omp_get_max_threads();
-#pragma omp parallel for num_threads(n_threads) if ((size_t)n_out * n_in > PARALLEL_WORK)
+#pragma omp parallel for if ((size_t)n_out * n_in > PARALLEL_PACK)                                 \
+    num_threads(dev->n_threads > 0 ? dev->n_threads : omp_get_max_threads())
     for (int i = 0; i < p->n_panels; i++) {
         char *panel = p->panels + (size_t)i * p->panel_bytes;
         const char *from = (const char *)w + (size_t)i * PANEL * n_in * size;

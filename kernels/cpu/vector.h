@@ -23,9 +23,10 @@ typedef uint32_t vecu __attribute__((vector_size(32)));
 typedef uint16_t vech __attribute__((vector_size(16)));
 
 /* Below these an operation stays on one thread: so many elements moved or normalised, or so many
- * multiply-adds, take about 10 us.  A parallel region costs 1-2 us where the workers are spinning;
- * 18 us were measured where other processes take turns on the same cores. */
-enum { PARALLEL_WORK = 1 << 16, PARALLEL_FMAS = 1 << 18 };
+ * multiply-adds, take about 100 us.  A parallel region costs 1-2 us where the workers are spinning,
+ * but 18 to 50 us were measured where others take turns on the same cores, and then a small model
+ * was slower on two cores than on one. */
+enum { PARALLEL_WORK = 1 << 19, PARALLEL_FMAS = 1 << 22 };
 
 static inline vec vec_load(const float *p)
 {

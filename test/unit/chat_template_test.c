@@ -58,6 +58,7 @@ static struct chat_segments rendered(const struct chat_template *t, const struct
     return segments;
 }
 
+/* Freed by the caller. */
 static char *text_of(const struct chat_template *t, const struct chat_segments *segments)
 {
     struct buffer out = {0};
@@ -175,12 +176,16 @@ TEST(the_default_of_several_templates_is_taken)
     json_t *list = json_pack("{s:[{s:s,s:s},{s:s,s:O}]}", "chat_template", "name", "tool_use",
                              "template", "{{ tools }}", "name", "default", "template",
                              json_object_get(json_object_get(golden, "templates"), "qwen2.5-vl"));
-    const char *folder = folder_with("tokenizer_config.json", json_dumps(list, 0));
+    char *content = json_dumps(list, 0);
+    const char *folder = folder_with("tokenizer_config.json", content);
     const struct chat_template *t = NULL;
     struct error err;
     CHECK_INT(chat_template_choose(&t, folder, NULL, &err), ==, 0);
     CHECK_STR(chat_template_name(t), "qwen2.5-vl");
     remove_folder(folder, "tokenizer_config.json");
+    free(content);
+    json_decref(list);
+    json_decref(golden);
 }
 
 TEST(a_broken_file_is_named)
@@ -217,11 +222,11 @@ TEST(golden_messages_give_the_reference_prompt)
         read_chat(&chat, json_object_get(entry, "messages"));
         if (!chat_template_image_token(t) && chat.n_images > 0) continue;
         struct chat_segments segments = rendered(t, &chat, true);
-        CHECK_STR(text_of(t, &segments), json_string_value(json_object_get(want, "prompt")));
+        CHECK_STR_FREE(text_of(t, &segments), json_string_value(json_object_get(want, "prompt")));
         chat_segments_done(&segments);
         segments = rendered(t, &chat, false);
-        CHECK_STR(text_of(t, &segments),
-                  json_string_value(json_object_get(want, "prompt_no_generation")));
+        CHECK_STR_FREE(text_of(t, &segments),
+                       json_string_value(json_object_get(want, "prompt_no_generation")));
         chat_segments_done(&segments);
         n_checked++;
     }
@@ -250,7 +255,7 @@ static void check_golden_ids(const char *vocab, const char *pipeline, size_t fir
         const char *image = chat_template_image_token(t);
         int image_id = image ? tokenizer_find_token(tokenizer, image) : -1;
         chat_template_tokens(&segments, tokenizer, image_id, one_each, &got, NULL);
-        CHECK_STR(ids_text(got.ids, got.n), json_ids_text(ids));
+        CHECK_STR_FREE_BOTH(ids_text(got.ids, got.n), json_ids_text(ids));
         chat_segments_done(&segments);
         token_list_done(&got);
     }
@@ -277,7 +282,7 @@ TEST(the_first_revision_writes_a_system_text_twice)
     struct chat chat;
     read_chat(&chat, messages);
     struct chat_segments segments = rendered(t, &chat, true);
-    CHECK_STR(text_of(t, &segments), "Be kind.Be kind. USER: Hi ASSISTANT:");
+    CHECK_STR_FREE(text_of(t, &segments), "Be kind.Be kind. USER: Hi ASSISTANT:");
     chat_segments_done(&segments);
     json_decref(messages);
 }
@@ -309,19 +314,20 @@ static void check_case(const struct tokenizer *tokenizer, const struct chat_temp
         one_each[i] = 1;
     }
     struct chat_segments segments = rendered(t, &chat, true);
-    CHECK_STR(text_of(t, &segments), json_string_value(json_object_get(json, "prompt")));
+    CHECK_STR_FREE(text_of(t, &segments), json_string_value(json_object_get(json, "prompt")));
 
     const char *image = chat_template_image_token(t);
     int image_id = image ? tokenizer_find_token(tokenizer, image) : -1;
     struct token_list ids = {0};
     chat_template_tokens(&segments, tokenizer, image_id, one_each, &ids, NULL);
-    CHECK_STR(ids_text(ids.ids, ids.n),
-              json_ids_text(json_object_get(json, "input_ids_unexpanded")));
+    CHECK_STR_FREE_BOTH(ids_text(ids.ids, ids.n),
+                        json_ids_text(json_object_get(json, "input_ids_unexpanded")));
 
     size_t image_pos[MAX_PARTS];
     ids.n = 0;
     chat_template_tokens(&segments, tokenizer, image_id, n_tokens, &ids, image_pos);
-    CHECK_STR(ids_text(ids.ids, ids.n), json_ids_text(json_object_get(json, "input_ids")));
+    CHECK_STR_FREE_BOTH(ids_text(ids.ids, ids.n),
+                        json_ids_text(json_object_get(json, "input_ids")));
     for (int i = 0; i < chat.n_images; i++) {
         CHECK(image_pos[i] > 0 && ids.ids[image_pos[i] - 1] != image_id);
         for (int k = 0; k < n_tokens[i]; k++) CHECK(ids.ids[image_pos[i] + (size_t)k] == image_id);
@@ -427,7 +433,8 @@ TEST(bos_is_put_in_front_once_whoever_writes_it)
     struct chat_segments nothing = {0};
     ids.n = 0;
     chat_template_tokens(&nothing, t, 606, NULL, &ids, NULL);
-    CHECK_STR(ids_text(ids.ids, ids.n), "1");
+    CHECK_STR_FREE(ids_text(ids.ids, ids.n), "1");
+    token_list_done(&ids);
     tokenizer_close(t);
 }
 
@@ -441,6 +448,6 @@ TEST(text_is_trimmed_where_the_template_trims)
     struct error err;
     const struct chat_template *t = named("llama-text");
     CHECK_INT(chat_template_render(t, messages, 2, true, &segments, &err), ==, 0);
-    CHECK_STR(text_of(t, &segments), "<s>[INST] a bc [/INST]  </s>");
+    CHECK_STR_FREE(text_of(t, &segments), "<s>[INST] a bc [/INST]  </s>");
     chat_segments_done(&segments);
 }

@@ -4,15 +4,7 @@
 #include "test/test.h"
 #include "test/text_golden.h"
 
-static struct token_list json_ids(const json_t *list)
-{
-    struct token_list ids = {0};
-    for (size_t i = 0; i < json_array_size(list); i++)
-        token_list_push(&ids, (int32_t)json_integer_value(json_array_get(list, i)));
-    return ids;
-}
-
-/* detokenize() as a string, which lives as long as the test's process. */
+/* detokenize() as a string that the caller frees. */
 static char *decoded(const struct tokenizer *t, const struct token_list *ids, bool skips_special)
 {
     struct buffer out = {0};
@@ -21,7 +13,7 @@ static char *decoded(const struct tokenizer *t, const struct token_list *ids, bo
     return out.data;
 }
 
-/* What is sent token by token, and at the end. */
+/* What is sent token by token, and at the end; freed by the caller. */
 static char *streamed(const struct tokenizer *t, const struct token_list *ids, bool skips_special)
 {
     struct detokenizer d;
@@ -62,18 +54,20 @@ static void check_real(const char *vocab, const char *name)
         const json_t *skipped = json_object_get(want, "decode_skip_special");
         struct token_list ids = json_ids(json_object_get(want, "ids"));
         const char *text = json_string_value(json_object_get(want, "decode"));
-        CHECK_STR(decoded(t, &ids, false), text);
-        CHECK_STR(streamed(t, &ids, false), text);
+        CHECK_STR_FREE(decoded(t, &ids, false), text);
+        CHECK_STR_FREE(streamed(t, &ids, false), text);
         if (json_is_string(skipped)) text = json_string_value(skipped);
-        CHECK_STR(decoded(t, &ids, true), text);
+        CHECK_STR_FREE(decoded(t, &ids, true), text);
         check_deltas(t, &ids, json_object_get(want, "deltas"));
+        token_list_done(&ids);
     }
     const json_t *random = json_object_get(golden, "random_id_decodes");
     CHECK_INT(json_array_size(random), ==, 30);
     for (size_t i = 0; i < json_array_size(random); i++) {
         const json_t *want = json_object_get(json_array_get(random, i), name);
         struct token_list ids = json_ids(json_object_get(want, "ids"));
-        CHECK_STR(decoded(t, &ids, false), json_string_value(json_object_get(want, "decode")));
+        CHECK_STR_FREE(decoded(t, &ids, false), json_string_value(json_object_get(want, "decode")));
+        token_list_done(&ids);
     }
     json_decref(golden);
     tokenizer_close(t);
@@ -96,9 +90,11 @@ static void check_strings(const char *cases_path, const char *tokenizer_path)
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *entry = json_array_get(cases, i);
         struct token_list ids = json_ids(json_object_get(entry, "ids"));
-        CHECK_STR(decoded(t, &ids, false), json_string_value(json_object_get(entry, "decoded")));
-        CHECK_STR(streamed(t, &ids, true),
-                  json_string_value(json_object_get(entry, "decoded_skip_special")));
+        CHECK_STR_FREE(decoded(t, &ids, false),
+                       json_string_value(json_object_get(entry, "decoded")));
+        CHECK_STR_FREE(streamed(t, &ids, true),
+                       json_string_value(json_object_get(entry, "decoded_skip_special")));
+        token_list_done(&ids);
     }
     json_decref(cases);
     tokenizer_close(t);
@@ -126,10 +122,11 @@ TEST(answers_of_the_golden_models_give_the_reference_text)
         struct tokenizer *t = golden_tokenizer(path);
         struct token_list ids = json_ids(json_object_get(json, "greedy_ids"));
         CHECK_INT(ids.n, ==, 48);
-        CHECK_STR(decoded(t, &ids, false),
-                  json_string_value(json_object_get(json, "text_ignore_eos_with_special")));
-        CHECK_STR(decoded(t, &ids, true),
-                  json_string_value(json_object_get(json, "text_ignore_eos")));
+        CHECK_STR_FREE(decoded(t, &ids, false),
+                       json_string_value(json_object_get(json, "text_ignore_eos_with_special")));
+        CHECK_STR_FREE(decoded(t, &ids, true),
+                       json_string_value(json_object_get(json, "text_ignore_eos")));
+        token_list_done(&ids);
         tokenizer_close(t);
         json_decref(json);
     }
@@ -155,12 +152,14 @@ TEST(a_run_of_bytes_that_is_invalid_as_a_whole_gives_one_replacement_a_byte)
     struct tokenizer *t = llava();
     struct token_list ids = byte_tokens("a\xE4\xBD\xA0\xFF"
                                         "b");
-    CHECK_STR(decoded(t, &ids, false), "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD");
+    CHECK_STR_FREE(decoded(t, &ids, false), "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD");
     /* Sent token by token, what was whole before the bad byte has gone. */
-    CHECK_STR(streamed(t, &ids, false), "a\xE4\xBD\xA0\uFFFD\uFFFD");
+    CHECK_STR_FREE(streamed(t, &ids, false), "a\xE4\xBD\xA0\uFFFD\uFFFD");
+    token_list_done(&ids);
     ids = byte_tokens("\xF0\x9F\x98");
-    CHECK_STR(decoded(t, &ids, false), "\uFFFD\uFFFD\uFFFD");
-    CHECK_STR(streamed(t, &ids, false), "\uFFFD\uFFFD\uFFFD");
+    CHECK_STR_FREE(decoded(t, &ids, false), "\uFFFD\uFFFD\uFFFD");
+    CHECK_STR_FREE(streamed(t, &ids, false), "\uFFFD\uFFFD\uFFFD");
+    token_list_done(&ids);
     tokenizer_close(t);
 }
 
@@ -171,10 +170,12 @@ TEST(a_bad_run_ends_with_the_next_ordinary_token)
     token_list_push(&ids, tokenizer_find_token(t, "a"));
     struct token_list good = byte_tokens("\xE4\xBD\xA0");
     token_list_append(&ids, good.ids, good.n);
-    CHECK_STR(decoded(t, &ids, false), "\uFFFD\uFFFD"
-                                       "a\xE4\xBD\xA0");
-    CHECK_STR(streamed(t, &ids, false), "\uFFFD\uFFFD"
-                                        "a\xE4\xBD\xA0");
+    CHECK_STR_FREE(decoded(t, &ids, false), "\uFFFD\uFFFD"
+                                            "a\xE4\xBD\xA0");
+    CHECK_STR_FREE(streamed(t, &ids, false), "\uFFFD\uFFFD"
+                                             "a\xE4\xBD\xA0");
+    token_list_done(&good);
+    token_list_done(&ids);
     tokenizer_close(t);
 }
 
@@ -187,11 +188,12 @@ TEST(one_leading_space_of_the_whole_output_is_removed)
     token_list_repeat(&ids, mark, 2);
     token_list_push(&ids, a);
     token_list_push(&ids, mark);
-    CHECK_STR(decoded(t, &ids, false), " a ");
+    CHECK_STR_FREE(decoded(t, &ids, false), " a ");
     ids.n = 0;
     token_list_push(&ids, a);
     token_list_push(&ids, mark);
-    CHECK_STR(streamed(t, &ids, false), "a ");
+    CHECK_STR_FREE(streamed(t, &ids, false), "a ");
+    token_list_done(&ids);
     tokenizer_close(t);
 }
 
@@ -223,8 +225,9 @@ TEST(each_bad_part_gives_one_replacement_at_byte_level)
             char one[2] = {*b, '\0'};
             token_list_push(&ids, tokenizer_find_token(t, one));
         }
-        CHECK_STR(decoded(t, &ids, false), cases[i].text);
-        CHECK_STR(streamed(t, &ids, false), cases[i].text);
+        CHECK_STR_FREE(decoded(t, &ids, false), cases[i].text);
+        CHECK_STR_FREE(streamed(t, &ids, false), cases[i].text);
+        token_list_done(&ids);
     }
     tokenizer_close(t);
 }
@@ -247,8 +250,8 @@ TEST(random_bytes_become_what_repairing_them_gives)
         buffer_append(&raw, "", 0);
         utf8_repair(raw.data, raw.len, &want);
         buffer_append(&want, "", 0);
-        CHECK_STR(streamed(t, &ids, false), want.data);
-        CHECK_STR(decoded(t, &ids, false), want.data);
+        CHECK_STR_FREE(streamed(t, &ids, false), want.data);
+        CHECK_STR_FREE(decoded(t, &ids, false), want.data);
         buffer_done(&raw);
         buffer_done(&want);
         token_list_done(&ids);
@@ -264,8 +267,9 @@ TEST(control_tokens_are_skipped_or_written_out)
     struct token_list ids = {0};
     static const char *const tokens[] = {"a", "<|im_end|>", "<tool_call>", "b"};
     for (int i = 0; i < 4; i++) token_list_push(&ids, tokenizer_find_token(t, tokens[i]));
-    CHECK_STR(decoded(t, &ids, false), "a<|im_end|><tool_call>b");
-    CHECK_STR(streamed(t, &ids, true), "a<tool_call>b");
+    CHECK_STR_FREE(decoded(t, &ids, false), "a<|im_end|><tool_call>b");
+    CHECK_STR_FREE(streamed(t, &ids, true), "a<tool_call>b");
+    token_list_done(&ids);
     tokenizer_close(t);
 }
 
@@ -275,8 +279,9 @@ TEST(ids_that_no_token_has_give_no_text)
     struct token_list ids = {0};
     static const int32_t strange[] = {-1, 608, 639, INT32_MAX, INT32_MIN};
     token_list_append(&ids, strange, 5);
-    CHECK_STR(decoded(t, &ids, false), "");
-    CHECK_STR(streamed(t, &ids, false), "");
+    CHECK_STR_FREE(decoded(t, &ids, false), "");
+    CHECK_STR_FREE(streamed(t, &ids, false), "");
+    token_list_done(&ids);
     size_t len = 1;
     detokenizer_token_bytes(t, 608, &len);
     CHECK_INT(len, ==, 0);

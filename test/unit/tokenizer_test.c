@@ -35,8 +35,8 @@ TEST(prompts_of_the_golden_models_give_the_reference_ids)
             const int32_t *prefix = tokenizer_prefix(t, &n_prefix);
             if (strncmp(prompt, "<s>", 3) != 0) token_list_append(&ids, prefix, n_prefix);
             tokenizer_encode(t, prompt, strlen(prompt), SPECIALS_PARSED, &ids);
-            CHECK_STR(ids_text(ids.ids, ids.n),
-                      json_ids_text(json_object_get(json, "input_ids_unexpanded")));
+            CHECK_STR_FREE_BOTH(ids_text(ids.ids, ids.n),
+                                json_ids_text(json_object_get(json, "input_ids_unexpanded")));
             token_list_done(&ids);
             json_decref(json);
             n_cases++;
@@ -59,8 +59,8 @@ static void check_strings(const char *cases_path, const char *tokenizer_path)
         const int32_t *prefix = tokenizer_prefix(t, &n_prefix);
         token_list_append(&ids, prefix, n_prefix);
         tokenizer_encode(t, text, strlen(text), SPECIALS_PARSED, &ids);
-        CHECK_STR(ids_text(ids.ids, ids.n),
-                  json_ids_text(json_object_get(entry, "ids_with_special")));
+        CHECK_STR_FREE_BOTH(ids_text(ids.ids, ids.n),
+                            json_ids_text(json_object_get(entry, "ids_with_special")));
         token_list_done(&ids);
     }
     json_decref(cases);
@@ -113,8 +113,8 @@ static void check_real_strings(const struct tokenizer *t, const char *name, cons
         const json_t *ids = json_object_get(want, "ids");
         const json_t *other = json_object_get(want, ids_key);
         bool is_user = strcmp(ids_key, "ids_user") == 0;
-        CHECK_STR(encoded(t, text, is_user ? SPECIALS_AS_TEXT : SPECIALS_PARSED),
-                  json_ids_text(json_is_array(other) ? other : ids));
+        CHECK_STR_FREE_BOTH(encoded(t, text, is_user ? SPECIALS_AS_TEXT : SPECIALS_PARSED),
+                            json_ids_text(json_is_array(other) ? other : ids));
     }
     json_decref(golden);
 }
@@ -125,8 +125,9 @@ static void check_vectors(const struct tokenizer *t, const char *path)
     CHECK_INT(json_array_size(cases), ==, 46);
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *entry = json_array_get(cases, i);
-        CHECK_STR(encoded(t, json_string_value(json_object_get(entry, "text")), SPECIALS_PARSED),
-                  json_ids_text(json_object_get(entry, "ids")));
+        CHECK_STR_FREE_BOTH(
+            encoded(t, json_string_value(json_object_get(entry, "text")), SPECIALS_PARSED),
+            json_ids_text(json_object_get(entry, "ids")));
     }
     json_decref(cases);
 }
@@ -137,7 +138,7 @@ TEST(llama2_gives_the_reference_ids)
     check_real_strings(t, "llama2", "ids");
     check_real_strings(t, "llama2", "ids_user");
     check_vectors(t, "golden/vectors/vectors_llama-spm.json");
-    CHECK_STR(encoded(t, "<image>\n", SPECIALS_PARSED), "32000 29871 13");
+    CHECK_STR_FREE(encoded(t, "<image>\n", SPECIALS_PARSED), "32000 29871 13");
     tokenizer_close(t);
 }
 
@@ -145,7 +146,7 @@ TEST(llama2_with_metaspace_gives_the_reference_ids)
 {
     struct tokenizer *t = real_tokenizer("llama2", "llama2_metaspace_first");
     check_real_strings(t, "llama2", "ids_metaspace_first");
-    CHECK_STR(encoded(t, "<image>\n", SPECIALS_PARSED), "32000 13");
+    CHECK_STR_FREE(encoded(t, "<image>\n", SPECIALS_PARSED), "32000 13");
     tokenizer_close(t);
 }
 
@@ -186,7 +187,8 @@ static json_t *random_vocabulary(unsigned *seed, int n_merges, bool as_arrays)
                      "vocab", vocab, "merges", merges);
 }
 
-/* Merging as it is defined: the first merge of the list that fits, at its leftmost place. */
+/* Merging as it is defined: the first merge of the list that fits, at its leftmost place.
+ * Freed by the caller. */
 static char *merged_by_definition(const json_t *root, const char *text)
 {
     const json_t *model = json_object_get(root, "model");
@@ -218,7 +220,9 @@ static char *merged_by_definition(const json_t *root, const char *text)
     struct token_list ids = {0};
     for (int i = 0; i < n; i++)
         token_list_push(&ids, (int32_t)json_integer_value(json_object_get(vocab, parts[i])));
-    return ids_text(ids.ids, ids.n);
+    char *result = ids_text(ids.ids, ids.n);
+    token_list_done(&ids);
+    return result;
 }
 
 TEST(merging_by_heap_equals_merging_by_definition)
@@ -234,7 +238,8 @@ TEST(merging_by_heap_equals_merging_by_definition)
             for (int i = 0; i < len; i++)
                 text[i] = (char)('a' + rand_r(&seed) % (unsigned)n_letters);
             text[len] = '\0';
-            CHECK_STR(encoded(t, text, SPECIALS_PARSED), merged_by_definition(root, text));
+            CHECK_STR_FREE_BOTH(encoded(t, text, SPECIALS_PARSED),
+                                merged_by_definition(root, text));
         }
         tokenizer_close(t);
         json_decref(root);
@@ -248,10 +253,13 @@ TEST(merges_written_as_arrays_and_as_strings_are_the_same)
     json_t *arrays = random_vocabulary(&same_seed, 30, true);
     struct tokenizer *a = tokenizer_of(strings), *b = tokenizer_of(arrays);
     const char *text = "abcdabcdaabbccddabababab";
-    CHECK_STR(encoded(a, text, SPECIALS_PARSED), encoded(b, text, SPECIALS_PARSED));
-    CHECK(strlen(encoded(a, text, SPECIALS_PARSED)) > 0);
+    char *ids = encoded(a, text, SPECIALS_PARSED);
+    CHECK(strlen(ids) > 0);
+    CHECK_STR_FREE_BOTH(ids, encoded(b, text, SPECIALS_PARSED));
     tokenizer_close(a);
     tokenizer_close(b);
+    json_decref(strings);
+    json_decref(arrays);
 }
 
 /* ---- small tokenizers written for one question each ---- */
@@ -287,25 +295,25 @@ static struct tokenizer *small_tokenizer(const char *fields)
 TEST(unknown_characters_become_unk_and_neighbours_fuse_where_the_file_says_so)
 {
     struct tokenizer *t = small_tokenizer("{}");
-    CHECK_STR(encoded(t, "axyzab", SPECIALS_PARSED), "1 0 0 0 4");
+    CHECK_STR_FREE(encoded(t, "axyzab", SPECIALS_PARSED), "1 0 0 0 4");
     tokenizer_close(t);
     t = small_tokenizer("{\"model\": {\"fuse_unk\": true}}");
-    CHECK_STR(encoded(t, "axyzabx", SPECIALS_PARSED), "1 0 4 0");
+    CHECK_STR_FREE(encoded(t, "axyzabx", SPECIALS_PARSED), "1 0 4 0");
     tokenizer_close(t);
     t = small_tokenizer("{\"model\": {\"unk_token\": null}}");
-    CHECK_STR(encoded(t, "axyzab", SPECIALS_PARSED), "1 4");
+    CHECK_STR_FREE(encoded(t, "axyzab", SPECIALS_PARSED), "1 4");
     tokenizer_close(t);
 }
 
 TEST(a_whole_word_is_taken_from_the_vocabulary_only_where_merges_are_ignored)
 {
     struct tokenizer *t = small_tokenizer("{}");
-    CHECK_STR(encoded(t, "bc", SPECIALS_PARSED), "2 3"); /* no merge leads to the entry */
-    CHECK_STR(encoded(t, "abc", SPECIALS_PARSED), "5");
+    CHECK_STR_FREE(encoded(t, "bc", SPECIALS_PARSED), "2 3"); /* no merge leads to the entry */
+    CHECK_STR_FREE(encoded(t, "abc", SPECIALS_PARSED), "5");
     tokenizer_close(t);
     t = small_tokenizer("{\"model\": {\"ignore_merges\": true}}");
-    CHECK_STR(encoded(t, "bc", SPECIALS_PARSED), "9");
-    CHECK_STR(encoded(t, "bca", SPECIALS_PARSED), "2 3 1");
+    CHECK_STR_FREE(encoded(t, "bc", SPECIALS_PARSED), "9");
+    CHECK_STR_FREE(encoded(t, "bca", SPECIALS_PARSED), "2 3 1");
     tokenizer_close(t);
 }
 
@@ -317,18 +325,18 @@ TEST(added_tokens_strip_and_stand_alone_as_their_flags_say)
         "{\"id\": 21, \"content\": \"<r>\", \"rstrip\": true, \"special\": true},"
         "{\"id\": 22, \"content\": \"cab\", \"single_word\": true, \"special\": false},"
         "{\"id\": 23, \"content\": \"<l>a\", \"special\": false}]}");
-    CHECK_STR(encoded(t, "a  <l>  b", SPECIALS_PARSED), "1 20 6 6 2");
-    CHECK_STR(encoded(t, "a  <r> \t\xE2\x80\x83 b", SPECIALS_PARSED), "1 6 6 21 2");
-    CHECK_STR(encoded(t, "<r>  <l>", SPECIALS_PARSED), "21 20"); /* taken once, by the first */
-    CHECK_STR(encoded(t, "<l>ab", SPECIALS_PARSED), "23 2");     /* the longest counts */
-    CHECK_STR(encoded(t, "cab acab cab", SPECIALS_PARSED), "22 6 1 3 4 6 22");
-    CHECK_STR(encoded(t, "cab_", SPECIALS_PARSED), "3 4 7");
-    CHECK_STR(encoded(t,
-                      "\xC3\xA9"
-                      "cab",
-                      SPECIALS_PARSED),
-              "0 3 4");
-    CHECK_STR(encoded(t, "cab <l>", SPECIALS_AS_TEXT), "22 6 0 0 0");
+    CHECK_STR_FREE(encoded(t, "a  <l>  b", SPECIALS_PARSED), "1 20 6 6 2");
+    CHECK_STR_FREE(encoded(t, "a  <r> \t\xE2\x80\x83 b", SPECIALS_PARSED), "1 6 6 21 2");
+    CHECK_STR_FREE(encoded(t, "<r>  <l>", SPECIALS_PARSED), "21 20"); /* taken once, by the first */
+    CHECK_STR_FREE(encoded(t, "<l>ab", SPECIALS_PARSED), "23 2");     /* the longest counts */
+    CHECK_STR_FREE(encoded(t, "cab acab cab", SPECIALS_PARSED), "22 6 1 3 4 6 22");
+    CHECK_STR_FREE(encoded(t, "cab_", SPECIALS_PARSED), "3 4 7");
+    CHECK_STR_FREE(encoded(t,
+                           "\xC3\xA9"
+                           "cab",
+                           SPECIALS_PARSED),
+                   "0 3 4");
+    CHECK_STR_FREE(encoded(t, "cab <l>", SPECIALS_AS_TEXT), "22 6 0 0 0");
     CHECK_INT(tokenizer_n_ids(t), ==, 24);
     tokenizer_close(t);
 }
@@ -340,10 +348,10 @@ TEST(normalized_added_tokens_are_found_behind_the_normalizer)
         " \"content\": \"_\"}, \"added_tokens\": ["
         "{\"id\": 20, \"content\": \"b c\", \"normalized\": true, \"special\": false},"
         "{\"id\": 21, \"content\": \"c c\", \"normalized\": false, \"special\": false}]}");
-    CHECK_STR(encoded(t, "ab c", SPECIALS_PARSED), "1 20");
-    CHECK_STR(encoded(t, "ab_c", SPECIALS_PARSED), "1 20");
-    CHECK_STR(encoded(t, "c c", SPECIALS_PARSED), "21");
-    CHECK_STR(encoded(t, "c_c a", SPECIALS_PARSED), "3 7 3 8");
+    CHECK_STR_FREE(encoded(t, "ab c", SPECIALS_PARSED), "1 20");
+    CHECK_STR_FREE(encoded(t, "ab_c", SPECIALS_PARSED), "1 20");
+    CHECK_STR_FREE(encoded(t, "c c", SPECIALS_PARSED), "21");
+    CHECK_STR_FREE(encoded(t, "c_c a", SPECIALS_PARSED), "3 7 3 8");
     tokenizer_close(t);
 }
 
@@ -362,11 +370,12 @@ TEST(metaspace_marks_and_cuts_as_its_scheme_says)
                  " \"vocab\": {\"?\": 0, \"a\": 1, \"b\": 2, \"_\": 7, \"_a\": 8, \"a_\": 9}}}",
                  cases[i].scheme);
         struct tokenizer *t = small_tokenizer(fields);
-        CHECK_STR(encoded(t, "a ab", SPECIALS_PARSED), cases[i].start);
+        CHECK_STR_FREE(encoded(t, "a ab", SPECIALS_PARSED), cases[i].start);
         struct token_list ids = {0};
         tokenizer_encode_rest(t, "a ab", 4, SPECIALS_PARSED, &ids);
-        CHECK_STR(ids_text(ids.ids, ids.n), cases[i].rest);
-        CHECK_STR(encoded(t, " a", SPECIALS_PARSED), "8"); /* there is a mark already */
+        CHECK_STR_FREE(ids_text(ids.ids, ids.n), cases[i].rest);
+        token_list_done(&ids);
+        CHECK_STR_FREE(encoded(t, " a", SPECIALS_PARSED), "8"); /* there is a mark already */
         tokenizer_close(t);
     }
 }
@@ -487,6 +496,8 @@ TEST(user_text_never_becomes_a_control_token)
         tokenizer_encode(qwen, text.data, text.len, SPECIALS_AS_TEXT, &ids);
         for (size_t i = 0; i < ids.n; i++) CHECK(ids.ids[i] < 600 || ids.ids[i] >= 614);
     }
+    token_list_done(&ids);
+    buffer_done(&text);
     tokenizer_close(llava);
     tokenizer_close(qwen);
 }
@@ -505,8 +516,12 @@ TEST(invalid_utf8_is_encoded_as_its_repaired_text)
         CHECK_INT(utf8_valid_len(repaired.data, repaired.len), ==, repaired.len);
         tokenizer_encode(t, text.data, text.len, SPECIALS_PARSED, &a);
         tokenizer_encode(t, repaired.data, repaired.len, SPECIALS_PARSED, &b);
-        CHECK_STR(ids_text(a.ids, a.n), ids_text(b.ids, b.n));
+        CHECK_STR_FREE_BOTH(ids_text(a.ids, a.n), ids_text(b.ids, b.n));
     }
+    token_list_done(&a);
+    token_list_done(&b);
+    buffer_done(&text);
+    buffer_done(&repaired);
     tokenizer_close(t);
 }
 
