@@ -52,6 +52,8 @@ static const struct spec {
      offsetof(struct options, engine.draft_top_k), 1, MAX_TOP_K},
     {"draft-nodes", "N", "nodes of a tree, the root included [the device's default]", KIND_INT,
      offsetof(struct options, engine.draft_nodes), 2, MAX_NODES},
+    {"draft-max-seqs", "N", "answers that speculate at once [the device's default]", KIND_INT,
+     offsetof(struct options, engine.draft_max_seqs), 1, 1 << 16},
     {"drain-timeout", "SECONDS", "for running answers after SIGTERM or Ctrl-C [30]", KIND_INT,
      offsetof(struct options, drain_seconds), 0, 24 * 3600},
     {"help", NULL, "this text", KIND_FLAG, offsetof(struct options, wants_help), 0, 0},

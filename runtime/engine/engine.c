@@ -20,6 +20,7 @@ enum {
     CPU_DEPTH = 3,
     CPU_TOP_K = 2,
     CPU_NODES = 6,
+    CPU_DRAFT_SEQS = 2,
 };
 
 struct engine {
@@ -303,13 +304,14 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
         goto failed;
     if (open_draft(e, opt, &limits, err) != 0) goto failed;
     e->round = round_open(e->dev, e->model->lm, e->draft, &limits);
-    const struct scheduler_config scheduler = {.model = e->model,
-                                               .draft = e->draft,
-                                               .round = e->round,
-                                               .limits = limits,
-                                               .prefill_chunk =
-                                                   or_default(opt->prefill_chunk, limits.max_rows),
-                                               .max_in_flight = ROUNDS_IN_FLIGHT};
+    const struct scheduler_config scheduler = {
+        .model = e->model,
+        .draft = e->draft,
+        .round = e->round,
+        .limits = limits,
+        .draft_max_seqs = or_default(opt->draft_max_seqs, CPU_DRAFT_SEQS),
+        .prefill_chunk = or_default(opt->prefill_chunk, limits.max_rows),
+        .max_in_flight = ROUNDS_IN_FLIGHT};
     e->scheduler = scheduler_new(&scheduler);
     e->max_queue = or_default(opt->max_queue, DEFAULT_QUEUE);
     fill_info(e, opt, &limits);

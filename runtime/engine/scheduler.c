@@ -203,6 +203,16 @@ static void encode_images(struct scheduler *s, struct place *p)
     }
 }
 
+/* Whether one more sequence may speculate.  Where rows cost time, trees of many sequences cost more
+ * than they gain (docs/performance.md); the answer is the same either way. */
+static bool may_draft(const struct scheduler *s)
+{
+    int n = 0;
+    for (int i = 0; i < s->cfg.limits.max_seqs; i++)
+        n += s->places[i].job && s->places[i].job->gen.sampling.use_draft;
+    return s->cfg.draft->cfg.n_layers > 0 && n < s->cfg.draft_max_seqs;
+}
+
 bool scheduler_admit(struct scheduler *s, struct job *job)
 {
     struct place *p = s->places;
@@ -218,7 +228,7 @@ bool scheduler_admit(struct scheduler *s, struct job *job)
     if (p == end || n_pages > s->pages.n_free || image_row < 0) return false;
     assert(n_pages <= s->cfg.limits.max_pages);
 
-    if (s->cfg.draft->cfg.n_layers == 0) sampling->use_draft = 0;
+    if (!may_draft(s)) sampling->use_draft = 0;
     p->state = PLACE_JOINING;
     p->job = job;
     p->n_sent = 0;

@@ -29,7 +29,8 @@ struct scheduler_config {
     struct round *round;
     struct round_limits limits; /* as the round was opened with */
     int prefill_chunk;
-    int max_in_flight; /* rounds; ROUNDS_IN_FLIGHT, or 1 for tests that look at a round's state */
+    int draft_max_seqs; /* admitted while as many speculate, a request decodes plainly to its end */
+    int max_in_flight;  /* rounds; ROUNDS_IN_FLIGHT, or 1 for tests that look at a round's state */
 };
 
 struct scheduler *scheduler_new(const struct scheduler_config *cfg);

@@ -108,7 +108,7 @@ def requests() -> list[dict]:
 
 @pytest.fixture(scope="module")
 def daemon():
-    with Daemon() as d:
+    with Daemon("--draft-max-seqs", "8") as d:
         yield d
 
 
@@ -149,7 +149,7 @@ def test_prompt_chunks(chunk, requests, plain):
 
 
 def test_another_tree_gives_the_same_answers(requests, plain):
-    flags = ("--draft-depth", "5", "--draft-top-k", "10", "--draft-nodes", "60")
+    flags = ("--draft-depth", "5", "--draft-top-k", "10", "--draft-nodes", "60", "--draft-max-seqs", "3")
     with Daemon(*flags, "--max-num-seqs", "3", "--kv-cache-tokens", "6000") as d:
         check_same(ask_all(ask, d, requests[::3], 5, speculative=True), plain[::3], requests[::3])
 

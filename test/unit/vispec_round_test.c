@@ -67,8 +67,13 @@ static void open_bench(struct bench *b, int max_seqs, int max_rows, int prefill_
                    &draft_limits, &err) != 0)
         test_fail(__FILE__, __LINE__, "%s", err.text);
     b->round = round_open(m->dev, m->lm, b->draft, &limits);
-    const struct scheduler_config cfg = {m,      b->draft,      b->round,
-                                         limits, prefill_chunk, max_in_flight};
+    const struct scheduler_config cfg = {.model = m,
+                                         .draft = b->draft,
+                                         .round = b->round,
+                                         .limits = limits,
+                                         .prefill_chunk = prefill_chunk,
+                                         .draft_max_seqs = max_seqs,
+                                         .max_in_flight = max_in_flight};
     b->scheduler = scheduler_new(&cfg);
 }
 
