@@ -18,8 +18,8 @@ enum {
     /* The CPU's default tree: bench/decode.c's choice on two cores; the paper's 3/8/30 is for CUDA.
      */
     CPU_DEPTH = 3,
-    CPU_TOP_K = 2,
-    CPU_NODES = 6,
+    CPU_TOP_K = 1,
+    CPU_NODES = 5,
     CPU_DRAFT_SEQS = 2,
 };
 
