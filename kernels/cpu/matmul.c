@@ -1,6 +1,7 @@
 /* y = act(x W^T + bias) (+ y), by OpenBLAS; for the vision tower, whose weights lie as they came.
  */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/openmp.h"
 #include "kernels/cpu/queue.h"
 #include "kernels/cpu/vector.h"
 
@@ -16,11 +17,21 @@ static void finish_row(const struct matmul_args *a, float *y)
     }
 }
 
+/* A small product stays on one thread, for the reason given at PARALLEL_FMAS.  The number depends
+ * on the shape alone, so an image's features do not vary. */
+static void choose_threads(const struct matmul_args *a)
+{
+    bool is_small = (size_t)a->n * a->n_out * a->n_in <= 4 * (size_t)PARALLEL_FMAS;
+    int n_threads = is_small ? 1 : omp_get_max_threads();
+    if (openblas_get_num_threads() != n_threads) openblas_set_num_threads(n_threads);
+}
+
 static void matmul_run(const struct matmul_args *a)
 {
     REQUIRE(a->ldx >= a->n_in && a->ldy >= a->n_out);
     REQUIRE(!a->add || a->activation == ACT_NONE); /* sgemm adds before an activation could come */
     if (a->n == 0) return;
+    choose_threads(a);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, a->n, a->n_out, a->n_in, 1, a->x, a->ldx,
                 a->w, a->n_in, a->add ? 1 : 0, a->y, a->ldy);
     if (a->bias == NULL && a->activation == ACT_NONE) return;
