@@ -53,6 +53,6 @@ def test_every_code_block_of_the_readme_works():
     finally:
         os.killpg(daemon.pid, signal.SIGINT)
         daemon.communicate(timeout=60)
-    assert "vision model" in outputs[0]
+    assert '"finish_reason":"stop"' in outputs[0]
     assert "data: [DONE]" in outputs[1]
     assert "rounds" in outputs[2]
