@@ -25,8 +25,7 @@ SEED = 20261124
 LONGEST = 256  # tokens of a conversation, about
 VISUAL_WEIGHT = 4.0  # of tokens that tell something about the picture
 LABEL_WEIGHT = 0.2  # of the patch labels while conversations are learned
-FROZEN = 0.65  # of the steps, at first, in which the language model learns and the tower does not
-EXTRA = 36  # pictures a step with labels but no text, while the tower learns
+FROZEN = 0.97  # of the steps, at first, in which the language model learns and the tower does not
 
 
 class LabelledScenes(IterableDataset):
@@ -51,10 +50,7 @@ class LabelledScenes(IterableDataset):
 
 
 class Conversations(IterableDataset):
-    """Batches of (tokens, targets, pixels, labels), padded on the right.
-
-    The pictures of the conversations come first, in order; those with labels only follow.
-    """
+    """Batches of (tokens, targets, pixels, labels), padded on the right."""
 
     def __init__(self, args: argparse.Namespace, cfg: Config, first: int):
         self.args, self.cfg, self.first = args, cfg, first
@@ -76,9 +72,6 @@ class Conversations(IterableDataset):
             for row, s in enumerate(samples):
                 tokens[row, : len(s.tokens)] = s.tokens
                 targets[row, : len(s.tokens)] = s.targets
-            if i >= FROZEN * self.args.steps:
-                extra = [visible_scene(painter, rng) for _ in range(EXTRA)]
-                seen += chat.pictures(painter, extra, rng, side)
             pixels = np.stack([p for p, _ in seen])
             labels = np.stack([q for _, q in seen])
             yield tuple(torch.from_numpy(a) for a in (tokens, targets, pixels, labels))
