@@ -15,12 +15,13 @@ enum {
     DEFAULT_ROWS = 512,
     DEFAULT_CACHE = 64 << 10, /* slots */
     MIN_PROMPT_ROWS = 64,     /* of a step, however many trees it holds */
-    /* The CPU's default tree: bench/decode.c's choice on two cores; the paper's 3/8/30 is for CUDA.
+    /* The CPU's defaults, by bench/decode on two cores (docs/performance.md): the paper's 3/8/30 is
+     * for devices where rows are nearly free, and here a second speculating answer gains nothing.
      */
-    CPU_DEPTH = 3,
+    CPU_DEPTH = 2,
     CPU_TOP_K = 1,
-    CPU_NODES = 5,
-    CPU_DRAFT_SEQS = 2,
+    CPU_NODES = 4,
+    CPU_DRAFT_SEQS = 1,
 };
 
 struct engine {
