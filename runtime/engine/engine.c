@@ -403,9 +403,7 @@ int engine_submit(struct engine *e, const struct generation *gen, uint64_t *id, 
     }
     pthread_mutex_unlock(&e->lock);
     if (!is_refused) return 0;
-    prompt_free(job->gen.prompt);
-    output_done(&job->output);
-    free(job);
+    job_free(job);
     return -1;
 }
 

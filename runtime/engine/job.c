@@ -10,6 +10,13 @@ double now_ms(void)
     return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
 }
 
+void job_free(struct job *job)
+{
+    prompt_free(job->gen.prompt);
+    output_done(&job->output);
+    free(job);
+}
+
 void job_end(struct job *job, enum gen_finish finish, const char *failure)
 {
     struct gen_event event = {.is_last = true, .finish = finish, .failure = failure};
@@ -24,7 +31,5 @@ void job_end(struct job *job, enum gen_finish finish, const char *failure)
     event.timings.prompt_ms = first - seated;
     event.timings.predicted_ms = job->last_token_ms > first ? job->last_token_ms - first : 0;
     job->gen.on_event(job->gen.user, &event);
-    prompt_free(job->gen.prompt);
-    output_done(&job->output);
-    free(job);
+    job_free(job);
 }

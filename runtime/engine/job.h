@@ -33,6 +33,9 @@ struct job {
     struct gen_timings counts; /* times are filled in at the end */
 };
 
+/* Frees a job that nobody will hear of; job_end does it for all others. */
+void job_free(struct job *job);
+
 /* Sends the last event and frees the job. */
 void job_end(struct job *job, enum gen_finish finish, const char *failure);
 
