@@ -300,7 +300,7 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
     if (config_load(opt->model_dir, &cfg, err) != 0) goto failed;
     if (open_device(e, opt, err) != 0) goto failed;
     if (choose_sizes(opt, e->dev, &cfg, &e->info, &limits, err) != 0) goto failed;
-    if (model_open(&e->model, e->dev, opt->model_dir, opt->chat_template,
+    if (model_open(&e->model, e->dev, opt->model_dir, &cfg, opt->chat_template,
                    limits.max_pages * PAGE_LEN, err) != 0)
         goto failed;
     if (open_draft(e, opt, &limits, err) != 0) goto failed;

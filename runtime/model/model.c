@@ -45,12 +45,13 @@ static int open_vision(struct model *m, struct device *dev, const char *dir, str
     return vision_open(&m->vision, dev, m->tensors, &m->cfg.vision, m->cfg.lm.hidden, err);
 }
 
-int model_open(struct model **out, struct device *dev, const char *dir, const char *template_name,
-               int n_positions, struct error *err)
+int model_open(struct model **out, struct device *dev, const char *dir,
+               const struct model_config *cfg, const char *template_name, int n_positions,
+               struct error *err)
 {
     struct model *m = xcalloc(1, sizeof(*m));
     m->dev = dev;
-    if (config_load(dir, &m->cfg, err) != 0) goto failed;
+    m->cfg = *cfg;
     if (m->cfg.family == FAMILY_LLAVA_NEXT) {
         error_set(err, ERROR_BAD_REQUEST,
                   "%s/config.json: model_type llava_next is not served yet; llava and llama are",

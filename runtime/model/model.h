@@ -23,10 +23,11 @@ struct model {
     struct preprocess_config preprocess;       /* if vision */
 };
 
-/* n_positions: positions that can occur, trees included, as for lm_open.  template_name may be
- * NULL: the folder's own template must then be a known one. */
-int model_open(struct model **out, struct device *dev, const char *dir, const char *template_name,
-               int n_positions, struct error *err);
+/* cfg: the folder's, by config_load.  n_positions: positions that can occur, trees included, as for
+ * lm_open.  template_name may be NULL: the folder's own template must then be a known one. */
+int model_open(struct model **out, struct device *dev, const char *dir,
+               const struct model_config *cfg, const char *template_name, int n_positions,
+               struct error *err);
 void model_close(struct model *m); /* accepts NULL */
 
 #endif
