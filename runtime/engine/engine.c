@@ -240,13 +240,11 @@ static char *choose_draft(const struct engine_options *opt)
 static int open_draft(struct engine *e, const struct engine_options *opt,
                       const struct round_limits *limits, struct error *err)
 {
-    const struct model_config *cfg = &e->model->cfg;
     const struct draft_limits draft_limits = {.max_seqs = limits->max_seqs,
                                               .max_extend = limits->max_rows + limits->max_seqs,
                                               .k = limits->k,
                                               .n_positions = limits->max_pages * PAGE_LEN,
-                                              .max_image_tokens =
-                                                  cfg->has_vision ? cfg->vision.n_tokens : 0};
+                                              .max_image_tokens = e->model->max_image_tokens};
     char *dir = choose_draft(opt);
     int result = draft_open(&e->draft, e->dev, dir, e->model->lm, &draft_limits, err);
     free(dir);
@@ -275,7 +273,7 @@ static void fill_info(struct engine *e, const struct engine_options *opt,
     info->vocab = cfg->lm.vocab;
     info->kv_cache_tokens = limits->n_pages * PAGE_LEN;
     info->has_vision = cfg->has_vision;
-    info->image_tokens = cfg->has_vision ? cfg->vision.n_tokens : 0;
+    info->image_tokens = e->model->max_image_tokens;
     info->draft_depth = limits->depth;
     info->draft_top_k = limits->k;
     info->draft_nodes = limits->n_nodes;

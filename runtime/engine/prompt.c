@@ -10,7 +10,8 @@
 #include <string.h>
 
 /* One picture's way from its data: URL to normalized pixels. */
-static int load_image(const struct model *m, const char *url, float **pixels, struct error *err)
+static int load_image(const struct model *m, const char *url, struct prompt_image *im,
+                      struct error *err)
 {
     uint8_t *bytes;
     size_t len;
@@ -20,11 +21,15 @@ static int load_image(const struct model *m, const char *url, float **pixels, st
     int result = decode_image(bytes, len, limits, &picture, err);
     free(bytes);
     if (result != 0) return -1;
-    size_t side = (size_t)m->preprocess.crop_size;
-    *pixels = xcalloc(3 * side * side, sizeof(float));
-    preprocess_picture(&m->preprocess, &picture, *pixels);
+    result =
+        preprocess_layout(&m->preprocess, picture.width, picture.height, &im->layout, err);
+    if (result == 0) {
+        im->n = vision_n_tokens(&m->cfg.vision, &im->layout);
+        im->pixels = xcalloc(im->layout.n_values, sizeof(float));
+        preprocess_picture(&m->preprocess, &im->layout, &picture, im->pixels);
+    }
     picture_done(&picture);
-    return 0;
+    return result;
 }
 
 static int load_images(struct prompt *p, const struct model *m, const char *const *urls, int n,
@@ -37,9 +42,7 @@ static int load_images(struct prompt *p, const struct model *m, const char *cons
         return error_set_code(err, ERROR_BAD_REQUEST, "invalid_value",
                               "%d pictures, but at most %d can be in a request", n, MAX_IMAGES);
     for (int i = 0; i < n; i++) {
-        struct prompt_image *im = &p->images[i];
-        if (load_image(m, urls[i], &im->pixels, err) != 0) return -1;
-        im->n = m->cfg.vision.n_tokens;
+        if (load_image(m, urls[i], &p->images[i], err) != 0) return -1;
         p->n_images++;
     }
     return 0;

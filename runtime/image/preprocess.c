@@ -261,9 +261,26 @@ void preprocess_normalize(const struct preprocess_config *cfg, const struct pict
     }
 }
 
-void preprocess_picture(const struct preprocess_config *cfg, const struct picture *in,
-                        float *values)
+int preprocess_layout(const struct preprocess_config *cfg, int width, int height,
+                      struct image_layout *out, struct error *err)
 {
+    (void)err; /* a square crop exists of any picture */
+    size_t side = (size_t)cfg->crop_size;
+    *out = (struct image_layout){
+        .width = width, .height = height, .n_tiles = 1, .n_values = 3 * side * side};
+    return 0;
+}
+
+void preprocess_largest(const struct preprocess_config *cfg, struct image_layout *out)
+{
+    struct error err;
+    preprocess_layout(cfg, cfg->crop_size, cfg->crop_size, out, &err);
+}
+
+void preprocess_picture(const struct preprocess_config *cfg, const struct image_layout *layout,
+                        const struct picture *in, float *values)
+{
+    (void)layout;
     struct picture crop;
     preprocess_crop(cfg, in, &crop);
     preprocess_normalize(cfg, &crop, values);

@@ -9,8 +9,15 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-enum model_family { FAMILY_LLAVA, FAMILY_LLAVA_NEXT, FAMILY_LLAMA };
+enum model_family {
+    FAMILY_LLAVA,      /* LLaVA-1.5 */
+    FAMILY_LLAVA_NEXT, /* LLaVA-1.6 */
+    FAMILY_QWEN2_5_VL,
+    FAMILY_LLAMA, /* text only */
+    FAMILY_QWEN2, /* text only */
+};
 
 /* A decoder of the Llama kind: RMSNorm, rotary positions, grouped heads, gated MLP with SiLU. */
 struct lm_config {
@@ -22,8 +29,16 @@ struct lm_config {
     bool qkv_bias, tie_embeddings;
 };
 
-/* A CLIP tower and a two-layer MLP projector. */
+enum vision_kind {
+    VISION_CLIP,   /* LLaVA-1.5: CLIP and a two-layer MLP projector */
+    VISION_ANYRES, /* LLaVA-1.6: the same tower on several tiles, unpadded, with newlines */
+    VISION_QWEN,   /* Qwen2.5-VL: windows, 2-D RoPE, merger */
+};
+
+enum { MAX_PINPOINTS = 64 };
+
 struct vision_config {
+    enum vision_kind kind;
     int hidden, intermediate, n_layers, n_heads;
     int image_size, patch;
     int n_used_layers; /* layers computed: feature layer -2 of 24 is 23 */
@@ -31,7 +46,16 @@ struct vision_config {
     enum activation activation, projector_activation;
     bool projector_bias;
     bool drop_class; /* select strategy "default" drops the class token, "full" keeps it */
-    int n_tokens;    /* image tokens after that */
+    int n_tokens;    /* CLIP, ANYRES: tokens of one pass of the tower, after that */
+
+    int n_pinpoints; /* ANYRES: resolutions to choose from, (height, width) in pixels */
+    int pinpoints[MAX_PINPOINTS][2];
+    bool has_newline;
+
+    int merge, temporal_patch; /* QWEN: merge x merge patches become a token */
+    int window;                /* QWEN: pixels of a window's side */
+    uint64_t full_layers;      /* QWEN: bit i: layer i attends to the whole picture */
+    int out_hidden;            /* QWEN: of the merger; the language model's hidden size */
 };
 
 struct model_config {

@@ -42,7 +42,11 @@ static int open_vision(struct model *m, struct device *dev, const char *dir, str
                            m->preprocess.crop_size, m->cfg.vision.image_size);
     free(path);
     if (result != 0) return -1;
-    return vision_open(&m->vision, dev, m->tensors, &m->cfg.vision, m->cfg.lm.hidden, err);
+    struct image_layout largest;
+    preprocess_largest(&m->preprocess, &largest);
+    m->max_image_tokens = vision_n_tokens(&m->cfg.vision, &largest);
+    return vision_open(&m->vision, dev, m->tensors, &m->cfg.vision, &largest, m->cfg.lm.hidden,
+                       err);
 }
 
 int model_open(struct model **out, struct device *dev, const char *dir,

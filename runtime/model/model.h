@@ -21,6 +21,7 @@ struct model {
     struct tokenizer *tokenizer;
     const struct chat_template *chat_template; /* built in */
     struct preprocess_config preprocess;       /* if vision */
+    int max_image_tokens;                      /* of one picture */
 };
 
 /* cfg: the folder's, by config_load.  n_positions: positions that can occur, trees included, as for

@@ -85,6 +85,14 @@ static struct picture read_picture(const char *relative)
     return p;
 }
 
+static void preprocess(const struct preprocess_config *cfg, const struct picture *in, float *values)
+{
+    struct image_layout layout;
+    struct error err;
+    CHECK_INT(preprocess_layout(cfg, in->width, in->height, &layout, &err), ==, 0);
+    preprocess_picture(cfg, &layout, in, values);
+}
+
 TEST(a_config_as_published_is_read)
 {
     struct preprocess_config cfg = llava_config(336);
@@ -123,7 +131,7 @@ TEST(steps_can_be_switched_off)
     picture_init(&in, 4, 4);
     for (int i = 0; i < 48; i++) in.rgb[i] = (uint8_t)(5 * i);
     float values[12];
-    preprocess_picture(&cfg, &in, values);
+    preprocess(&cfg, &in, values);
     for (int c = 0; c < 3; c++)
         for (int y = 0; y < 2; y++)
             for (int x = 0; x < 2; x++)
@@ -232,7 +240,7 @@ TEST(every_golden_picture_becomes_the_reference_s_pixel_values_in_every_bit)
         snprintf(name, sizeof(name), "golden/hf/images/%s",
                  json_string_value(json_object_get(one, "file")));
         struct picture p = read_picture(name);
-        preprocess_picture(&cfg, &p, values);
+        preprocess(&cfg, &p, values);
         picture_done(&p);
 
         snprintf(name, sizeof(name), "%s.val", key);
@@ -315,7 +323,7 @@ TEST(pictures_of_every_size_from_1_to_64_and_of_extreme_aspect_are_preprocessed)
         struct picture p;
         picture_init(&p, width, height);
         memset(p.rgb, 77, (size_t)width * (size_t)height * 3);
-        preprocess_picture(&cfg, &p, values);
+        preprocess(&cfg, &p, values);
         for (int k = 0; k < 56 * 56; k++)
             CHECK(values[k] == ((float)(77 * cfg.rescale_factor) - cfg.mean[0]) / cfg.std[0]);
         picture_done(&p);

@@ -9,6 +9,9 @@
 #include "test/golden.h"
 #include "test/test.h"
 
+/* CLIP takes one square, whatever the picture was. */
+static const struct image_layout square = {.n_tiles = 1};
+
 /* An open tower and where its features go. */
 struct fixture {
     struct device *dev;
@@ -26,7 +29,7 @@ static struct fixture open_fixture(const char *folder)
     f.s = stream_open(f.dev);
     if (config_load(test_path(folder), &f.cfg, &err) != 0 ||
         safetensors_open(&f.st, test_path(folder), &err) != 0 ||
-        vision_open(&f.vision, f.dev, f.st, &f.cfg.vision, f.cfg.lm.hidden, &err) != 0)
+        vision_open(&f.vision, f.dev, f.st, &f.cfg.vision, &square, f.cfg.lm.hidden, &err) != 0)
         test_fail(__FILE__, __LINE__, "%s", err.text);
     size_t n = (size_t)f.cfg.vision.n_tokens * (size_t)f.cfg.lm.hidden;
     f.features = device_alloc(f.dev, n * sizeof(float), "features");
@@ -51,7 +54,7 @@ static void check_features(struct fixture *f, const float *pixels, const float *
 {
     size_t n = (size_t)f->cfg.vision.n_tokens * (size_t)f->cfg.lm.hidden;
     float *got = malloc(n * sizeof(float));
-    vision_encode(f->vision, f->s, pixels, f->features);
+    vision_encode(f->vision, f->s, &square, pixels, f->features);
     stream_copy_out(f->s, got, f->features, n * sizeof(float));
     stream_wait(f->s);
     double worst = 0;
@@ -143,13 +146,13 @@ TEST(full_features_keep_the_class_token_in_front)
     cfg.n_tokens += 1;
     struct vision *full;
     struct error err;
-    CHECK_INT(vision_open(&full, f.dev, f.st, &cfg, f.cfg.lm.hidden, &err), ==, 0);
+    CHECK_INT(vision_open(&full, f.dev, f.st, &cfg, &square, f.cfg.lm.hidden, &err), ==, 0);
     size_t side = (size_t)cfg.image_size, width = (size_t)f.cfg.lm.hidden;
     size_t n = (size_t)cfg.n_tokens * width;
     float *pixels = malloc(3 * side * side * sizeof(float)), *got = malloc(n * sizeof(float));
     float *features = device_alloc(f.dev, n * sizeof(float), "features");
     normalise(golden_u8(g, "pixels_u8.0", NULL), side * side, pixels);
-    vision_encode(full, f.s, pixels, features);
+    vision_encode(full, f.s, &square, pixels, features);
     stream_copy_out(f.s, got, features, n * sizeof(float));
     stream_wait(f.s);
     CHECK_CLOSE(got + width, golden_f32(g, "image_features.0", NULL), n - width, tolerance, 0);
@@ -167,7 +170,7 @@ static void check_refused(const struct fixture *f, const struct vision_config *c
 {
     struct vision *v = NULL;
     struct error err;
-    CHECK_INT(vision_open(&v, f->dev, f->st, cfg, lm_hidden, &err), ==, -1);
+    CHECK_INT(vision_open(&v, f->dev, f->st, cfg, &square, lm_hidden, &err), ==, -1);
     CHECK(v == NULL && strchr(err.text, '\n') == NULL);
     if (!strstr(err.text, wanted) || !strstr(err.text, "llava15-tiny/model.safetensors: "))
         test_fail(__FILE__, __LINE__, "\"%s\" is not in: %s", wanted, err.text);
