@@ -31,7 +31,7 @@ from tokenizers import (
 )
 from words import pick
 
-VOCAB = 1536
+VOCAB = 1664
 BOS, EOS, IMAGE, PAD = 1, 2, VOCAB - 2, VOCAB - 1
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ "
@@ -60,8 +60,7 @@ def train_tokenizer(texts: Iterable[str], path: Path) -> None:
     trainee.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    end = r"(?<!s)s(?![A-Za-z])"  # of a plural: a token of its own, so that names are shared
-    word = Regex(rf"▁?[A-Za-z]{{4,}}?(?={end})|{end}|▁?[A-Za-z]+|▁?[0-9]|▁|[^▁A-Za-z0-9]")
+    word = Regex(r"▁?[A-Za-z]+|▁?[0-9]|▁|[^▁A-Za-z0-9]")
     trainee.pre_tokenizer = pre_tokenizers.Split(word, "isolated")
     alphabet = [chr(c) for c in range(33, 127)] + ["▁"]
     trainer = trainers.BpeTrainer(
@@ -98,7 +97,7 @@ def train_tokenizer(texts: Iterable[str], path: Path) -> None:
 def corpus(painter: Painter, rng: Rng, n: int = 4000) -> Iterator[str]:
     """What the vocabulary is learned from: conversations, and each name often enough."""
     for name in NAMES:
-        yield from [f"{name} {plural(name)}"] * 12
+        yield from [f"{name} {plural(name)}"] * 20
     for _ in range(n):
         scenes = [visible_scene(painter, rng) for _ in range(int(rng.integers(3)))]
         turns = conversation(scenes, rng, 6 if scenes else 3)

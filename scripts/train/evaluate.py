@@ -24,6 +24,7 @@ from draft import VARIANTS, Draft
 from generate import generate
 from model import Llava
 from objects import COLOUR_NAMES, plural
+from patterns import count as count_patterns
 from scenes import CELLS, NAMES, SINGLE, Group, Painter, Scene, held_out, visible_scene
 from talk import DETAILED, Turn, two_pictures
 from tokenizers import Tokenizer
@@ -232,6 +233,7 @@ def main() -> None:
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     if args.questions:
         result["objects_known"] = len(NAMES)
+        result["sentence_patterns"] = count_patterns(judge.painter)
         result["answers"] = {k: judge.questions(k, args.questions) for k in QUESTIONS}
         result["answers"]["one of two pictures"] = judge.several_pictures(args.questions)
         for kind, entry in result["answers"].items():

@@ -2,8 +2,9 @@
 
 After the first stage the tower can say what a patch shows.  The language model starts from that:
 words for things, colours, numbers and places point in the directions in which the label heads read
-them off a patch, and two attention heads let a word find the patches of its own kind.  Without
-this, tying the words of a question to patches took most of the training.
+them off a patch, two attention heads let a word find the patches of its own kind, and three let the
+two words of a place ("top left") find the patches there.  Without this, tying the words of a
+question to patches took most of the training.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from torch import Tensor
 from words import NUMBERS
 
 WORD_NORM = 3.0  # of the part of a word's first embedding that points at patches
-MATCH = 2.2  # gain of the matching heads' queries and keys
+HEAD_NORM = 0.3  # of the same part of a word's row of lm_head
+MATCH = 2.2  # gain of the kind-matching heads' queries and keys
+PLACE_MATCH = 1.2  # of the place-matching heads
 
 
 def embedded_config(vocab: int = chat.VOCAB) -> dict:
@@ -35,7 +38,7 @@ def embedded_config(vocab: int = chat.VOCAB) -> dict:
         "projector_hidden_act": "gelu",
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
-        "image_seq_length": 64,
+        "image_seq_length": 81,
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
         "text_config": {
@@ -64,7 +67,7 @@ def embedded_config(vocab: int = chat.VOCAB) -> dict:
             "intermediate_size": 512,
             "num_hidden_layers": 6,
             "num_attention_heads": 6,
-            "image_size": 112,
+            "image_size": 126,
             "patch_size": 14,
             "projection_dim": 192,
             "layer_norm_eps": 1e-5,
@@ -104,8 +107,11 @@ def start_from_labels(model: Llava, heads: LabelHeads, work: Path, tokenizer: To
         projector.bias /= state["feature_std"]
         model.language_model.model.embed_tokens.weight *= 5
         directions = readings(heads)
-        point_words_at_patches(model, directions, tokenizer)
-        match_words_to_patches(model, directions)
+        text = torch.nn.functional.normalize(torch.randn(model.cfg.text.hidden), dim=0)
+        model.language_model.model.embed_tokens.weight += text
+        point_words_at_patches(model, directions, text, tokenizer)
+        match_words_to_patches(model, directions, text)
+        match_places_to_patches(model, directions, text)
 
 
 def readings(heads: LabelHeads) -> dict[str, Tensor]:
@@ -114,9 +120,15 @@ def readings(heads: LabelHeads) -> dict[str, Tensor]:
     return {n: r - r.mean(0) for n, r in rows.items()}
 
 
-def point_words_at_patches(model: Llava, rows: dict[str, Tensor], tokenizer: Tokenizer) -> None:
-    """Sets a large part of the embeddings of words that say what a patch shows."""
+def point_words_at_patches(
+    model: Llava, rows: dict[str, Tensor], text: Tensor, tokenizer: Tokenizer
+) -> None:
+    """Sets a large part of the embeddings of words that say what a patch shows.
+
+    `text` is the direction that all words share and patches lack.
+    """
     embeddings = model.language_model.model.embed_tokens.weight
+    head = model.language_model.lm_head.weight
     before = len(tokenizer.encode("x").ids)
     pointers = list(zip(NAMES, rows["kind"], strict=False))
     pointers += zip(map(plural, NAMES), rows["kind"], strict=False)
@@ -131,22 +143,28 @@ def point_words_at_patches(model: Llava, rows: dict[str, Tensor], tokenizer: Tok
         if token in done:
             continue
         done.add(token)
-        own = embeddings[token] * 0.5
-        embeddings[token] = own + WORD_NORM * direction / direction.norm()
+        unit = direction / direction.norm()
+        embeddings[token] = embeddings[token] * 0.5 + WORD_NORM * unit + 2 * text
+        head[token] += HEAD_NORM * unit
 
 
-def match_words_to_patches(model: Llava, rows: dict[str, Tensor]) -> None:
+def look_at_patches(attn: torch.nn.Module, head: int, text: Tensor) -> None:
+    """Makes words that look from this head pass over words: -20 or so on their scores."""
+    half = attn.s.head_dim // 2
+    at = [2 * half * head + half - 13, 2 * half * head + 2 * half - 13]
+    attn.q_proj.weight[at] = 1.6 * text
+    attn.k_proj.weight[at] = -1.6 * text
+
+
+def match_words_to_patches(model: Llava, rows: dict[str, Tensor], text: Tensor) -> None:
     """One head of layer 1 and one of layer 2 attend to what has the same kind.
 
     Queries and keys are the kind's 24 strongest directions (the next 24 in layer 2), laid on the
     rotary pairs that turn slowest, so that distance hardly matters.  Values carry place, count,
     colour, size, and the kind itself.
     """
-    kinds = torch.nn.functional.normalize(rows["kind"][: len(NAMES)], dim=1)
-    kinds = torch.linalg.svd(kinds - kinds.mean(0), full_matrices=False)[2]
-    others = torch.cat([rows[n] for n in ("cell", "count", "colour", "size")])
-    others = torch.nn.functional.normalize(others, dim=1)
-    others = torch.linalg.svd(others, full_matrices=False)[2][:28]
+    kinds = basis(rows["kind"][: len(NAMES)])
+    others = basis(torch.cat([rows[n] for n in ("cell", "count", "colour", "size")]))[:28]
     half = model.cfg.text.head_dim // 2
     slow = [*range(half - 12, half), *range(2 * half - 12, 2 * half)]
     for layer, head in ((1, 0), (2, 1)):
@@ -156,6 +174,45 @@ def match_words_to_patches(model: Llava, rows: dict[str, Tensor]) -> None:
         at = [first + d for d in slow]
         for projection in (attn.q_proj, attn.k_proj):
             projection.weight[at] = MATCH * part
+        look_at_patches(attn, head, text)
         values = torch.cat([others, 0.5 * kinds[:30]])
+        attn.v_proj.weight[first : first + len(values)] = values
+        attn.o_proj.weight[:, first : first + len(values)] = 0.5 * values.T
+
+
+def basis(rows: Tensor) -> Tensor:
+    """Orthonormal directions of the unit rows around their mean, the strongest first."""
+    rows = torch.nn.functional.normalize(rows, dim=1)
+    return torch.linalg.svd(rows - rows.mean(0), full_matrices=False)[2]
+
+
+def match_places_to_patches(model: Llava, rows: dict[str, Tensor], text: Tensor) -> None:
+    """A head of layer 0 adds the place in the word before to a word; two of layer 2 attend to the
+    patches of that place and bring their kinds.
+
+    The first is a rotary head on the direction of `text`: queries and keys of the fastest
+    pairs, a turn of one position apart.
+    """
+    layers = model.language_model.model.layers
+    half = model.cfg.text.head_dim // 2
+    cells = basis(rows["cell"])[: len(CELLS) - 1]
+    attn = layers[0].self_attn
+    pairs = torch.arange(8)
+    turn = model.language_model.rope.inverse[pairs]
+    attn.q_proj.weight[pairs] = text
+    attn.q_proj.weight[pairs + half] = 0
+    attn.k_proj.weight[pairs] = turn.cos()[:, None] * text
+    attn.k_proj.weight[pairs + half] = turn.sin()[:, None] * text
+    attn.v_proj.weight[: len(cells)] = cells
+    attn.o_proj.weight[:, : len(cells)] = 0.25 * cells.T
+    kinds = basis(rows["kind"][: len(NAMES)])
+    for i, head in enumerate((0, 2)):
+        attn = layers[2].self_attn
+        first = head * 2 * half
+        at = [first + 2 * half - 1 - d for d in range(len(cells))]  # the slowest pairs
+        for projection in (attn.q_proj, attn.k_proj):
+            projection.weight[at] = PLACE_MATCH * cells
+        look_at_patches(attn, head, text)
+        values = kinds[60 * i : 60 * (i + 1)]
         attn.v_proj.weight[first : first + len(values)] = values
         attn.o_proj.weight[:, first : first + len(values)] = 0.5 * values.T

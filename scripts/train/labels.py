@@ -55,7 +55,7 @@ class LabelHeads(nn.Module):
             known = want >= 0
             for part in (known & is_item, known & ~is_item):
                 if part.any():
-                    loss = loss + nll[part].mean() * (1.0 if name == "kind" else 0.5)
+                    loss = loss + nll[part].mean() * (1.0 if name in ("kind", "count") else 0.5)
             judged = known & is_item if name != "colour" else known
             right[name] = (logits.argmax(-1) == want)[judged].float().mean().item()
         return loss, right

@@ -56,7 +56,8 @@ PLURALS = {
     "jeans": "jeans", "honey": "honeys", "popcorn": "popcorns", "tomato": "tomatoes", "corn":
     "corn", "broccoli": "broccoli", "candy": "candies", "yarn": "yarn", "cross": "crosses", "bus":
     "buses", "sandwich": "sandwiches", "dress": "dresses", "fox": "foxes", "butterfly":
-    "butterflies", "strawberry": "strawberries", "battery": "batteries", "cactus": "cactuses",
+    "butterflies", "strawberry": "strawberries", "battery": "batteries", "cactus": "cactuses", "snowman":
+    "snowmen", "trophy": "trophies",
 }  # fmt: skip
 SPRITE = 72  # pixels of a shape's own picture; an emoji's is 64
 

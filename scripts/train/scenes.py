@@ -29,7 +29,7 @@ CELLS = (
 )  # fmt: skip
 MAX_COUNT = 6
 # Fractions of the picture's side; the gaps keep the words unambiguous.
-SIZES = {"small": (0.19, 0.23), "medium": (0.28, 0.33), "large": (0.45, 0.6)}
+SIZES = {"small": (0.21, 0.24), "medium": (0.29, 0.33), "large": (0.45, 0.6)}
 SINGLE = {
     "grapes", "cherries", "pancakes", "blueberries", "headphones", "scissors", "glasses", "jeans",
     "corn", "honey", "popcorn", "broccoli", "yarn", "bowling",
@@ -92,7 +92,7 @@ def _random_counts(rng: np.random.Generator) -> list[int]:
     """How many items each group has; at most seven together."""
     n_groups = int(rng.choice([1, 2, 3, 4], p=[0.2, 0.35, 0.3, 0.15]))
     counts = [
-        1 if rng.random() < 0.6 else int(rng.integers(2, MAX_COUNT + 1)) for _ in range(n_groups)
+        1 if rng.random() < 0.5 else int(rng.integers(2, MAX_COUNT + 1)) for _ in range(n_groups)
     ]
     while sum(counts) > 7:
         counts[int(np.argmax(counts))] -= 1
@@ -177,7 +177,7 @@ class Painter:
         return sprite
 
     def paint(
-        self, scene: Scene, rng: np.random.Generator, side: int, n_patches: int = 8
+        self, scene: Scene, rng: np.random.Generator, side: int, n_patches: int = 9
     ) -> tuple[Image.Image, PatchLabels]:
         """The picture (RGB, side x side) and the labels of its n_patches x n_patches patches."""
         picture = _background(scene, rng, side)
@@ -240,7 +240,7 @@ def _put(
     side = picture.width
     extent = rng.uniform(*SIZES[size])
     pixels = max(4, round(extent * side))
-    play = {"small": 0.045, "medium": 0.02, "large": 0.04}[size]
+    play = {"small": 0.035, "medium": 0.01, "large": 0.04}[size]
     centre = (np.array([cell % 3, cell // 3]) + 0.5) / 3 + rng.uniform(-play, play, 2)
     centre = np.clip(centre, extent / 2 - 0.02, 1 - extent / 2 + 0.02)
     sprite = sprite.rotate(rng.uniform(-8, 8), Image.Resampling.BILINEAR)

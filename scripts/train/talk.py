@@ -118,7 +118,8 @@ def _only_of_kind(scene: Scene, g: Group) -> bool:
 
 
 def count(scene: Scene, rng: Rng) -> Turn | None:
-    g = _some_group(scene, rng)
+    several = [g for g in scene.groups if g.count > 1]
+    g = pick(rng, several) if several and rng.random() < 0.5 else _some_group(scene, rng)
     if g.name in SINGLE:
         return None
     if rng.random() < 0.08:
