@@ -9,7 +9,6 @@ question to patches took most of the training.
 
 from __future__ import annotations
 
-from pathlib import Path
 
 import chat
 import torch
@@ -91,20 +90,22 @@ def initialise(model: Llava) -> None:
     torch.nn.init.normal_(patch, std=patch[0].numel() ** -0.5)
 
 
-def start_from_labels(model: Llava, heads: LabelHeads, work: Path, tokenizer: Tokenizer) -> None:
-    """Takes tower and projector of the first stage, with features scaled to about 1.
+def start_from_labels(
+    model: Llava, heads: LabelHeads, labels: dict, pixels: Tensor, tokenizer: Tokenizer
+) -> None:
+    """Takes tower and projector of the first stage's checkpoint, with features of about 1 on pixels.
 
     Embeddings of names, colours and numbers start as the label heads' weights, so that the word in
     a question points at the patches that show the thing before anything is learned.
     """
-    state = torch.load(work / "labels.pt", weights_only=False)
-    heads.load_state_dict(state["heads"])
-    seen = {k: v for k, v in state["model"].items() if not k.startswith("language_model.")}
+    heads.load_state_dict(labels["heads"])
+    seen = {k: v for k, v in labels["model"].items() if not k.startswith("language_model.")}
     model.load_state_dict(seen, strict=False)
     projector = model.multi_modal_projector.linear_2
     with torch.no_grad():
-        projector.weight /= state["feature_std"]
-        projector.bias /= state["feature_std"]
+        size = model.see(pixels).std()
+        projector.weight /= size
+        projector.bias /= size
         model.language_model.model.embed_tokens.weight *= 5
         directions = readings(heads)
         text = torch.nn.functional.normalize(torch.randn(model.cfg.text.hidden), dim=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import chat
@@ -84,38 +84,64 @@ def save(path: Path, **parts: object) -> None:
     scratch.rename(path)
 
 
+class Stage:
+    """What both stages share: a model, heads and optimizer that resume from a checkpoint, and the
+    loop over batches."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.path = args.work / f"{args.stage}.pt"
+        self.model = Llava(Config(embedded_config()))
+        initialise(self.model)
+        self.heads = LabelHeads(self.model.cfg.text.hidden)
+        self.first = 0
+
+    def resume(self) -> bool:
+        """Makes the optimizer; whether there was a checkpoint to go on from."""
+        self.optimizer = Optimizer(torch.nn.ModuleList([self.model, self.heads]))
+        if not self.path.exists():
+            return False
+        state = torch.load(self.path, weights_only=False)
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.first = state["step"]
+        return True
+
+    def run(
+        self,
+        data: IterableDataset,
+        loss_of: Callable[[int, tuple], tuple[torch.Tensor, dict[str, float]]],
+        on_save: Callable[[], None] = lambda: None,
+    ) -> None:
+        """loss_of(step, batch) gives the loss and some shares to print."""
+        steps = self.args.steps
+        began = time.time()
+        loader = DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4)
+        for step, batch in enumerate(loader, self.first):
+            loss, right = loss_of(step, batch)
+            loss.backward()
+            self.optimizer.step(schedule(step / steps, self.args.lr))
+            if step % 20 == 0:
+                rates = " ".join(f"{k} {v:.3f}" for k, v in right.items())
+                spent = time.time() - began
+                print(f"{step} {spent:.0f}s loss {loss.item():.3f} {rates}", flush=True)
+            if (step + 1) % 50 == 0 or step + 1 == steps:
+                save(
+                    self.path, model=self.model.state_dict(), heads=self.heads.state_dict(),
+                    optimizer=self.optimizer.state_dict(), step=step + 1,
+                )  # fmt: skip
+                on_save()
+
+
 def train_labels(args: argparse.Namespace) -> None:
-    cfg = Config(embedded_config())
-    model = Llava(cfg)
-    initialise(model)
-    model.language_model.requires_grad_(False)
-    heads = LabelHeads(cfg.text.hidden)
-    trained = torch.nn.ModuleList([model, heads])
-    optimizer = Optimizer(trained)
-    path = args.work / "labels.pt"
-    first = 0
-    if path.exists():
-        state = torch.load(path, weights_only=False)
-        model.load_state_dict(state["model"])
-        heads.load_state_dict(state["heads"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    data = LabelledScenes(args.emoji, cfg.image_size, args.batch, first, args.steps)
-    loader = DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4)
-    began = time.time()
-    for step, (pixels, labels) in enumerate(loader, first):
-        features = model.see(pixels)
-        loss, right = heads(features, labels)
-        loss.backward()
-        optimizer.step(schedule(step / args.steps, args.lr))
-        if step % 20 == 0:
-            rates = " ".join(f"{k} {v:.3f}" for k, v in right.items())
-            print(f"{step} {time.time() - began:.0f}s loss {loss.item():.3f} {rates}", flush=True)
-        if (step + 1) % 100 == 0 or step + 1 == args.steps:
-            save(
-                path, model=model.state_dict(), heads=heads.state_dict(),
-                optimizer=optimizer.state_dict(), step=step + 1, feature_std=features.std().item(),
-            )  # fmt: skip
+    stage = Stage(args)
+    stage.model.language_model.requires_grad_(False)
+    stage.resume()
+    data = LabelledScenes(
+        args.emoji, stage.model.cfg.image_size, args.batch, stage.first, args.steps
+    )
+    stage.run(data, lambda _, batch: stage.heads(stage.model.see(batch[0]), batch[1]))
 
 
 def answer_loss(
@@ -155,38 +181,20 @@ def train_answers(args: argparse.Namespace) -> None:
     if not tokenizer_path.exists():
         rng = np.random.default_rng([SEED, 3])
         chat.train_tokenizer(chat.corpus(Painter(args.emoji), rng), tokenizer_path)
-    model = Llava(Config(embedded_config()))
-    initialise(model)
-    heads = LabelHeads(model.cfg.text.hidden)
-    optimizer = Optimizer(torch.nn.ModuleList([model, heads]))
-    path = args.work / "answers.pt"
-    first = 0
-    if path.exists():
-        state = torch.load(path, weights_only=False)
-        model.load_state_dict(state["model"])
-        heads.load_state_dict(state["heads"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    else:
-        start_from_labels(model, heads, args.work, Tokenizer.from_file(str(tokenizer_path)))
-    loader = DataLoader(
-        Conversations(args, model.cfg, first), batch_size=None, num_workers=1, prefetch_factor=4
+    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    stage = Stage(args)
+    if not stage.resume():
+        labels = torch.load(args.work / "labels.pt", weights_only=False)
+        pixels, _ = next(iter(LabelledScenes(args.emoji, stage.model.cfg.image_size, 64, 0, 1)))
+        start_from_labels(stage.model, stage.heads, labels, pixels, tokenizer)
+    visual = visual_tokens(tokenizer)
+    stage.run(
+        Conversations(args, stage.model.cfg, stage.first),
+        lambda step, batch: answer_loss(
+            stage.model, stage.heads, batch, visual, step < FROZEN * args.steps
+        ),
+        lambda: export(stage.model, tokenizer_path, args.out),
     )
-    visual = visual_tokens(Tokenizer.from_file(str(tokenizer_path)))
-    began = time.time()
-    for step, batch in enumerate(loader, first):
-        loss, right = answer_loss(model, heads, batch, visual, step < FROZEN * args.steps)
-        loss.backward()
-        optimizer.step(schedule(step / args.steps, args.lr))
-        if step % 10 == 0:
-            rates = " ".join(f"{k} {v:.3f}" for k, v in right.items())
-            print(f"{step} {time.time() - began:.0f}s loss {loss.item():.4f} {rates}", flush=True)
-        if (step + 1) % 50 == 0 or step + 1 == args.steps:
-            save(
-                path, model=model.state_dict(), heads=heads.state_dict(),
-                optimizer=optimizer.state_dict(), step=step + 1,
-            )  # fmt: skip
-            export(model, tokenizer_path, args.out)
 
 
 def main() -> None:
