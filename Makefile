@@ -51,12 +51,12 @@ $(BUILD)/obj/server/main.o: DEFINES = -DVERSION='"$(VERSION)"' -DMODELS_DIR='"$(
 
 $(LIB): $(call obj,$(LIB_SRC) $(SRV_SRC))
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 
 # What tests share; a test links the parts that it names.
 $(BUILD)/libtest.a: $(call obj,test/golden.c test/kernels.c test/pages.c test/opbed.c)
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 
 $(BUILD)/vispecd: $(call obj,server/main.c) $(LIB)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LDLIBS)

@@ -1,14 +1,17 @@
 /* y = act(x W^T + bias) (+ y), row-invariant, on packed weights.
  *
- *   W   panels of 16 outputs, [ceil(n_out / 16)][n_in][16] in the checkpoint's type, zero-padded
+ *   W   panels of PANEL outputs, [ceil(n_out / PANEL)][n_in][PANEL] in the checkpoint's type,
+ *       zero-padded
  *
  * Every element of y is one chain acc = fma(x[k], w[k], acc), k = 0 .. n_in - 1, starting at 0.  No
  * loop below changes that order, only how many chains run side by side; so the bits of a row do not
  * depend on the rows beside it.
  *
- *   n <= 6 rows   bound by memory: rows x 1..4 panels in registers, weights widened as they come
- *   more rows     bound by arithmetic: K_BLOCK x 16 weights are widened once into L1, groups
- * of 3..6 rows run over them, and their chains wait in `acc` between blocks */
+ *   n <= MAX_GROUP rows   bound by memory: rows x 1..4 panels in registers, weights widened as they
+ *                         come
+ *   more rows             bound by arithmetic: K_BLOCK x PANEL weights are widened once into L1,
+ *                         groups of rows run over them, and their chains wait in `acc` between
+ *                         blocks */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/openmp.h"
@@ -17,12 +20,14 @@
 #include "kernels/device.h"
 
 enum {
-    PANEL = 16,     /* outputs of a panel: two vectors */
-    MAX_GROUP = 6,  /* rows in registers: 6 rows x 2 vectors of chains + 2 of weights + 1 of x */
-    MAX_PANELS = 4, /* panels in registers for one row: 8 chains hide the latency of fma */
-    K_BLOCK = 256,  /* 16 KiB of widened weights: half of a 32 KiB L1 */
-    PARALLEL_PACK = 1 << 24, /* elements of a weight that several threads pack */
-    ROW_TILE = 96,           /* rows that pass over a panel in one task; a multiple of MAX_GROUP */
+    PANEL = 2 * WIDE, /* outputs of a panel */
+    /* Rows in registers, with two vectors of chains each, beside two of weights and one of x: of 16
+     * registers, or of AVX-512's 32. */
+    MAX_GROUP = WIDE == 16 ? 12 : 6,
+    MAX_PANELS = 4,             /* of one row: 8 chains hide the latency of fma */
+    K_BLOCK = 256 * 16 / PANEL, /* 16 KiB of widened weights: half of a 32 KiB L1 */
+    PARALLEL_PACK = 1 << 24,    /* elements of a weight that several threads pack */
+    ROW_TILE = 96, /* rows that pass over a panel in one task; a multiple of MAX_GROUP */
 };
 
 struct packed {
@@ -92,75 +97,82 @@ struct chains_args {
 static inline __attribute__((always_inline)) void
 run_chains(const int n_rows, const int n_panels, const enum dtype type, const struct chains_args *c)
 {
-    enum { N_VEC = PANEL / VEC };
+    enum { N_VEC = PANEL / WIDE };
     const size_t size = type == DTYPE_F32 ? 4 : 2, ldx = c->ldx, panel_bytes = c->panel_bytes;
     const float *x = c->x;
     const char *w = c->w;
-    vec a[MAX_GROUP][MAX_PANELS * N_VEC];
-#pragma GCC unroll 8
+    wide a[MAX_GROUP][MAX_PANELS * N_VEC];
+#pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
 #pragma GCC unroll 8
         for (int j = 0; j < n_panels * N_VEC; j++)
-            a[r][j] = vec_load(c->acc + (r * n_panels * N_VEC + j) * VEC);
+            a[r][j] = wide_load(c->acc + (r * n_panels * N_VEC + j) * WIDE);
     for (int k = 0; k < c->n_k; k++) {
-        vec weights[MAX_PANELS * N_VEC];
+        wide weights[MAX_PANELS * N_VEC];
 #pragma GCC unroll 8
         for (int j = 0; j < n_panels * N_VEC; j++) {
             const char *p = w + (size_t)(j / N_VEC) * panel_bytes;
-            weights[j] = vec_load_as(p + ((size_t)k * PANEL + (j % N_VEC) * VEC) * size, type);
+            weights[j] = wide_load_as(p + ((size_t)k * PANEL + (j % N_VEC) * WIDE) * size, type);
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int r = 0; r < n_rows; r++) {
-            vec value = vec_set(x[(size_t)r * ldx + k]);
+            wide value = wide_set(x[(size_t)r * ldx + k]);
 #pragma GCC unroll 8
             for (int j = 0; j < n_panels * N_VEC; j++)
-                a[r][j] = vec_fma(value, weights[j], a[r][j]);
+                a[r][j] = wide_fma(value, weights[j], a[r][j]);
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
 #pragma GCC unroll 8
         for (int j = 0; j < n_panels * N_VEC; j++)
-            vec_store(c->acc + (r * n_panels * N_VEC + j) * VEC, a[r][j]);
+            wide_store(c->acc + (r * n_panels * N_VEC + j) * WIDE, a[r][j]);
 }
 
 typedef void chains_fn(const struct chains_args *c);
 
-#define CHAINS(rows, panels, type)                                                                 \
+/* DO(rows, panels, their log2, type) for every group that fits into registers. */
+#ifdef __AVX512F__
+#define WIDE_GROUPS(DO, type)                                                                      \
+    DO(4, 2, 1, type)                                                                              \
+    DO(5, 2, 1, type)                                                                              \
+    DO(6, 2, 1, type)                                                                              \
+    DO(7, 1, 0, type)                                                                              \
+    DO(8, 1, 0, type)                                                                              \
+    DO(9, 1, 0, type)                                                                              \
+    DO(10, 1, 0, type)                                                                             \
+    DO(11, 1, 0, type)                                                                             \
+    DO(12, 1, 0, type)
+#else
+#define WIDE_GROUPS(DO, type)
+#endif
+#define GROUPS(DO, type)                                                                           \
+    DO(1, 1, 0, type)                                                                              \
+    DO(1, 2, 1, type)                                                                              \
+    DO(1, 4, 2, type)                                                                              \
+    DO(2, 1, 0, type)                                                                              \
+    DO(2, 2, 1, type)                                                                              \
+    DO(3, 1, 0, type)                                                                              \
+    DO(3, 2, 1, type)                                                                              \
+    DO(4, 1, 0, type)                                                                              \
+    DO(5, 1, 0, type)                                                                              \
+    DO(6, 1, 0, type)                                                                              \
+    WIDE_GROUPS(DO, type)
+
+#define FUNCTION(rows, panels, log2, type)                                                         \
     static void chains_##rows##_##panels##_##type(const struct chains_args *c)                     \
     {                                                                                              \
         run_chains(rows, panels, DTYPE_##type, c);                                                 \
     }
-#define CHAINS_OF_TYPE(type)                                                                       \
-    CHAINS(1, 1, type)                                                                             \
-    CHAINS(1, 2, type)                                                                             \
-    CHAINS(1, 4, type)                                                                             \
-    CHAINS(2, 1, type)                                                                             \
-    CHAINS(2, 2, type)                                                                             \
-    CHAINS(3, 1, type)                                                                             \
-    CHAINS(3, 2, type)                                                                             \
-    CHAINS(4, 1, type)                                                                             \
-    CHAINS(5, 1, type)                                                                             \
-    CHAINS(6, 1, type)
-CHAINS_OF_TYPE(F32)
-CHAINS_OF_TYPE(F16)
-CHAINS_OF_TYPE(BF16)
+GROUPS(FUNCTION, F32)
+GROUPS(FUNCTION, F16)
+GROUPS(FUNCTION, BF16)
 
-/* [type][rows - 1][log2 of panels] */
-#define TABLE_OF_TYPE(type)                                                                        \
-    [DTYPE_##type] = {                                                                             \
-        {chains_1_1_##type, chains_1_2_##type, chains_1_4_##type},                                 \
-        {chains_2_1_##type, chains_2_2_##type},                                                    \
-        {chains_3_1_##type, chains_3_2_##type},                                                    \
-        {chains_4_1_##type},                                                                       \
-        {chains_5_1_##type},                                                                       \
-        {chains_6_1_##type},                                                                       \
-    }
-static chains_fn *const chains[3][MAX_GROUP][3] = {
-    TABLE_OF_TYPE(F32),
-    TABLE_OF_TYPE(F16),
-    TABLE_OF_TYPE(BF16),
-};
+#define ENTRY(rows, panels, log2, type)                                                            \
+    [DTYPE_##type][(rows)-1][log2] = chains_##rows##_##panels##_##type,
+/* [type][rows - 1][log2 of panels]; NULL where the group would not fit */
+static chains_fn *const chains[3][MAX_GROUP][3] = {GROUPS(ENTRY, F32) GROUPS(ENTRY, F16)
+                                                       GROUPS(ENTRY, BF16)};
 
 /* ---- rows x panels -----------------------------------------------------------------------------
  */
@@ -183,14 +195,15 @@ static inline void finish(const struct gemm_args *a, int row, int col, const flo
 
 static void run_few_rows(const struct gemm_args *a, int n, struct share panels)
 {
-    static const unsigned max_log2[MAX_GROUP] = {2, 1, 1, 0, 0, 0}; /* panels in registers */
     const struct packed *w = a->w;
+    chains_fn *const *fits = chains[w->type][n - 1];
     for (int panel = panels.first; panel < panels.end;) {
-        unsigned log2 = max_log2[n - 1];
-        while (log2 > 0 && panel + (1 << log2) > panels.end) log2--;
+        int log2 = 2;
+        while (!fits[log2] || panel + (1 << log2) > panels.end) log2--;
         int n_panels = 1 << log2;
-        float acc[MAX_GROUP * MAX_PANELS * PANEL] = {0};
-        chains[w->type][n - 1][log2](&(struct chains_args){
+        float acc[MAX_GROUP * MAX_PANELS * PANEL];
+        memset(acc, 0, (size_t)(n * n_panels * PANEL) * sizeof(*acc));
+        fits[log2](&(struct chains_args){
             .x = a->x,
             .ldx = (size_t)a->ldx,
             .w = w->panels + panel * w->panel_bytes,
@@ -217,17 +230,17 @@ static void run_tile(const struct gemm_args *a, int first_row, int n_rows, int p
     memset(acc, 0, (size_t)n_rows * PANEL * sizeof(*acc));
     for (int k = 0; k < w->n_in; k += K_BLOCK) {
         int n_k = w->n_in - k < K_BLOCK ? w->n_in - k : K_BLOCK;
-        const char *wide = weights + (size_t)k * PANEL * size;
+        const char *at = weights + (size_t)k * PANEL * size;
         if (w->type != DTYPE_F32) {
-            widen(block, wide, w->type, n_k * PANEL);
-            wide = (const char *)block;
+            widen(block, at, w->type, n_k * PANEL);
+            at = (const char *)block;
         }
         for (int g = 0; g < n_groups; g++) {
             int r = g * n_rows / n_groups, end = (g + 1) * n_rows / n_groups;
             chains[DTYPE_F32][end - r - 1][0](&(struct chains_args){
                 .x = x + (size_t)r * a->ldx + k,
                 .ldx = (size_t)a->ldx,
-                .w = wide,
+                .w = at,
                 .n_k = n_k,
                 .acc = acc + (size_t)r * PANEL,
             });

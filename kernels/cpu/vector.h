@@ -11,7 +11,7 @@
 
 #include <math.h>
 #include <string.h>
-#if defined(__FMA__) || defined(__F16C__)
+#if defined(__FMA__) || defined(__F16C__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -150,9 +150,19 @@ static inline vec vec_activate(vec x, enum activation activation)
     return x;
 }
 
+/* Zero-extends.  GCC 12 takes __builtin_convertvector apart into six instructions. */
+static inline vecu vec_from_u16(vech bits)
+{
+#ifdef __AVX2__
+    return (vecu)_mm256_cvtepu16_epi32((__m128i)bits);
+#else
+    return __builtin_convertvector(bits, vecu);
+#endif
+}
+
 static inline vec vec_from_bf16(vech bits)
 {
-    return (vec)(__builtin_convertvector(bits, vecu) << 16);
+    return (vec)(vec_from_u16(bits) << 16);
 }
 
 static inline vec vec_from_f16(vech bits)
@@ -160,7 +170,7 @@ static inline vec vec_from_f16(vech bits)
 #ifdef __F16C__
     return _mm256_cvtph_ps((__m128i)bits);
 #else
-    vecu wide = __builtin_convertvector(bits, vecu);
+    vecu wide = vec_from_u16(bits);
     vecu magnitude = (wide & 0x7fff) << 13;
     vec value = (vec)magnitude * vec_set(0x1p112f);         /* exact, subnormals too */
     vecu is_special = (vecu)(magnitude >= (0x7c00u << 13)); /* infinity, NaN */
@@ -177,6 +187,50 @@ static inline vec vec_load_as(const void *p, enum dtype t)
     memcpy(&bits, p, sizeof(bits));
     return t == DTYPE_F16 ? vec_from_f16(bits) : vec_from_bf16(bits);
 }
+
+/* ---- the machine's widest vectors, for gemm; elsewhere short heads and rows would not fill them
+ *      -------------------------------------------------------------------------------------- */
+
+#ifdef __AVX512F__
+enum { WIDE = 16 };
+typedef float wide __attribute__((vector_size(64)));
+
+static inline wide wide_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+static inline void wide_store(float *p, wide x)
+{
+    _mm512_storeu_ps(p, x);
+}
+
+static inline wide wide_set(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+static inline wide wide_fma(wide a, wide b, wide c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+static inline wide wide_load_as(const void *p, enum dtype t)
+{
+    if (t == DTYPE_F32) return wide_load(p);
+    __m256i bits = _mm256_loadu_si256(p);
+    if (t == DTYPE_F16) return _mm512_cvtph_ps(bits);
+    return (wide)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+}
+#else
+enum { WIDE = VEC };
+typedef vec wide;
+#define wide_load    vec_load
+#define wide_store   vec_store
+#define wide_set     vec_set
+#define wide_fma     vec_fma
+#define wide_load_as vec_load_as
+#endif
 
 /* out[i] = in[i] for n values of type t. */
 static inline void widen(float *out, const void *in, enum dtype t, int n)
