@@ -308,7 +308,7 @@ class Llava(nn.Module):
         x = self.language_model.model.embed_tokens(tokens)
         if features is None or features.shape[0] == 0:
             return x
-        return x.masked_scatter((tokens == self.cfg.image_token)[..., None], features)
+        return x.masked_scatter((tokens == self.cfg.image_token)[..., None], features.to(x.dtype))
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.language_model.lm_head(hidden)

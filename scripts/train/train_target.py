@@ -119,7 +119,8 @@ class Stage:
         began = time.time()
         loader = DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4)
         for step, batch in enumerate(loader, self.first):
-            loss, right = loss_of(step, batch)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, right = loss_of(step, batch)
             loss.backward()
             self.optimizer.step(schedule(step / steps, self.args.lr))
             if step % 20 == 0:
