@@ -199,7 +199,7 @@ static void run_few_rows(const struct gemm_args *a, int n, struct share panels)
     chains_fn *const *fits = chains[w->type][n - 1];
     for (int panel = panels.first; panel < panels.end;) {
         int log2 = 2;
-        while (!fits[log2] || panel + (1 << log2) > panels.end) log2--;
+        while (log2 > 0 && (!fits[log2] || panel + (1 << log2) > panels.end)) log2--;
         int n_panels = 1 << log2;
         float acc[MAX_GROUP * MAX_PANELS * PANEL];
         memset(acc, 0, (size_t)(n * n_panels * PANEL) * sizeof(*acc));

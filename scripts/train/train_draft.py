@@ -154,7 +154,8 @@ def fit(
     for step in range(steps):
         chosen = rng.integers(len(sequences), size=args.batch)
         seqs = batch_of(target, [sequences[i] for i in chosen], [features[i] for i in chosen])
-        loss = loss_of(draft, target, build_rows(draft, seqs), seqs, args.ahead)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(draft, target, build_rows(draft, seqs), seqs, args.ahead)
         loss.backward()
         optimizer.step(schedule(step / steps, args.lr))
         if step % 20 == 0 or step + 1 == steps:
