@@ -10,7 +10,8 @@ BUILD     ?= build
 SANITIZE  ?=
 CC        ?= gcc
 CPU_ARCH  ?= native
-PACKAGES  := libmicrohttpd jansson libjpeg libpng libpcre2-8 libutf8proc libsodium openblas
+PACKAGES  := libmicrohttpd jansson libjpeg libpng libwebp libwebpdemux libgif libpcre2-8 \
+             libutf8proc libsodium openblas
 VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 OPT       ?= -O3 -g
