@@ -10,7 +10,8 @@ BUILD     ?= build
 SANITIZE  ?=
 CC        ?= gcc
 CPU_ARCH  ?= native
-PACKAGES  := libmicrohttpd jansson libjpeg libpng libpcre2-8 libutf8proc libsodium openblas
+PACKAGES  := libmicrohttpd jansson libjpeg libpng libwebp libwebpdemux libgif libpcre2-8 \
+             libutf8proc libsodium openblas
 VERSION   := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 OPT       ?= -O3 -g
@@ -54,7 +55,8 @@ $(LIB): $(call obj,$(LIB_SRC) $(SRV_SRC))
 	@ar rcs $@ $^
 
 # What tests share; a test links the parts that it names.
-$(BUILD)/libtest.a: $(call obj,test/golden.c test/kernels.c test/pages.c test/opbed.c)
+$(BUILD)/libtest.a: $(call obj,test/golden.c test/image_file.c test/kernels.c test/pages.c \
+		test/opbed.c)
 	@rm -f $@
 	@ar rcs $@ $^
 

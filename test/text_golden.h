@@ -39,13 +39,14 @@ static inline struct tokenizer *tokenizer_of(const json_t *root)
     return t;
 }
 
-/* The published vocabulary (build/vocab/llama2 or qwen, see docs of the download) with a pipeline
- * of pipelines_without_vocab.json.  Skips the test where the vocabulary was not downloaded. */
+/* The published vocabulary, llama2 or qwen, with a pipeline of pipelines_without_vocab.json.  Skips
+ * the test where scripts/fetch-vocabularies could not get it. */
 static inline struct tokenizer *real_tokenizer(const char *vocab, const char *pipeline)
 {
     char relative[200];
     snprintf(relative, sizeof(relative), "../build/vocab/%s/tokenizer.json", vocab);
-    if (access(test_path(relative), R_OK) != 0) SKIP("the vocabulary is not in build/vocab");
+    if (access(test_path(relative), R_OK) != 0)
+        SKIP("scripts/fetch-vocabularies could not get the published vocabulary");
     json_t *root = golden_json("golden/hf/tokenizer/pipelines_without_vocab.json");
     json_t *file = golden_json(relative);
     json_t *steps = json_object_get(root, pipeline);

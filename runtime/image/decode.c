@@ -29,8 +29,8 @@ static const struct format {
 } formats[] = {
     {"JPEG", "\xff\xd8\xff", 3, decode_jpeg},
     {"PNG", "\x89PNG\r\n\x1a\n", 8, decode_png},
-    {"GIF", "GIF8?a", 6, NULL},
-    {"WebP", "RIFF????WEBP", 12, NULL},
+    {"WebP", "RIFF????WEBP", 12, decode_webp},
+    {"GIF", "GIF8?a", 6, decode_gif},
     {"BMP", "BM????\0\0\0\0", 10, NULL},
     {"TIFF", "II*\0", 4, NULL},
     {"TIFF", "MM\0*", 4, NULL},
@@ -76,6 +76,17 @@ int decode_image(const uint8_t *bytes, size_t len, const struct image_limits *li
     const struct format *format = format_of(bytes, len);
     if (!format || !format->decode) return unsupported(format, err);
     return format->decode(bytes, len, limits, out, err);
+}
+
+void decode_composite(uint8_t *rgb, const uint8_t *rgba, size_t n)
+{
+    for (size_t i = 0; i < n; i++, rgba += 4, rgb += 3) {
+        int a = rgba[3];
+        for (int c = 0; c < 3; c++) {
+            int t = rgba[c] * a + 255 * (255 - a) + 128;
+            rgb[c] = (uint8_t)(((t >> 8) + t) >> 8);
+        }
+    }
 }
 
 int decode_check_size(int64_t width, int64_t height, const struct image_limits *limits,

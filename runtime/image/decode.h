@@ -1,10 +1,10 @@
 /* From the bytes of an image file to an upright RGB picture.
  *
  * The format is told by the file's first bytes, never by a label.  JPEG: baseline and progressive;
- * one, three or four components.  PNG: everything; transparency is composited on white, 16-bit
- * samples keep their high byte.  Colour profiles and gamma are ignored, the EXIF orientation is
- * applied.  A truncated or damaged file is refused, since the answer would be about pixels that
- * nobody sent.
+ * one, three or four components of 8 bits.  PNG: everything; 16-bit samples keep their high byte.
+ * WebP: lossy and lossless.  Of an animation (WebP, GIF) the first frame is taken.  Transparency is
+ * composited on white.  Colour profiles and gamma are ignored, the EXIF orientation is applied.  A
+ * truncated or damaged file is refused, since the answer would be about pixels that nobody sent.
  *
  * Worker threads; reentrant.  Errors are the client's, carry OpenAI's code for a bad image, and
  * contain sizes and limits but no text of a decoding library. */

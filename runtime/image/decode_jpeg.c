@@ -64,6 +64,11 @@ static void on_error_exit(j_common_ptr common)
         if (decode_check_size(d->jpeg.image_width, d->jpeg.image_height, d->limits, d->err) != 0)
             give_up(d);
         break;
+    case JERR_BAD_PRECISION:
+        error_set_code(d->err, ERROR_BAD_REQUEST, "image_parse_error",
+                       "the JPEG image has samples of %d bits, supported are 8",
+                       d->jpeg.data_precision);
+        give_up(d);
     case JERR_NO_BACKING_STORE:
     case JERR_OUT_OF_MEMORY:
         error_set_code(d->err, ERROR_BAD_REQUEST, "image_too_large",

@@ -85,20 +85,6 @@ static void start(struct decoder *d)
     png_set_keep_unknown_chunks(d->png, PNG_HANDLE_CHUNK_NEVER, (const uint8_t *)"eXIf", 1);
 }
 
-/* Composites RGBA pixels on white, in place, into RGB. */
-static void composite(uint8_t *pixels, size_t n)
-{
-    const uint8_t *rgba = pixels;
-    uint8_t *rgb = pixels;
-    for (size_t i = 0; i < n; i++, rgba += 4, rgb += 3) {
-        int a = rgba[3];
-        for (int c = 0; c < 3; c++) {
-            int t = rgba[c] * a + 255 * (255 - a) + 128;
-            rgb[c] = (uint8_t)(((t >> 8) + t) >> 8);
-        }
-    }
-}
-
 static void read_pixels(struct decoder *d)
 {
     png_read_info(d->png, d->info);
@@ -122,7 +108,7 @@ static void read_pixels(struct decoder *d)
     png_read_end(d->png, d->info);
 
     if (n_channels == 4) {
-        composite(d->picture.rgb, width * height);
+        decode_composite(d->picture.rgb, d->picture.rgb, width * height);
         d->picture.rgb = xrealloc(d->picture.rgb, width * height * 3);
     }
 }

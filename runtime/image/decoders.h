@@ -10,6 +10,13 @@ int decode_jpeg(const uint8_t *bytes, size_t len, const struct image_limits *lim
                 struct picture *out, struct error *err);
 int decode_png(const uint8_t *bytes, size_t len, const struct image_limits *limits,
                struct picture *out, struct error *err);
+int decode_webp(const uint8_t *bytes, size_t len, const struct image_limits *limits,
+                struct picture *out, struct error *err);
+int decode_gif(const uint8_t *bytes, size_t len, const struct image_limits *limits,
+               struct picture *out, struct error *err);
+
+/* Composites n pixels on white; rgb may be rgba. */
+void decode_composite(uint8_t *rgb, const uint8_t *rgba, size_t n);
 
 int decode_check_size(int64_t width, int64_t height, const struct image_limits *limits,
                       struct error *err);

@@ -33,10 +33,10 @@ def start():
         d.process.wait()
 
 
-def image_url(image, file_format="PNG"):
+def image_url(image, file_format="PNG", **options):
     """A Pillow image as a data: URL."""
     out = io.BytesIO()
-    image.save(out, file_format)
+    image.save(out, file_format, **options)
     return f"data:image/{file_format.lower()};base64," + base64.b64encode(out.getvalue()).decode()
 
 

@@ -174,6 +174,9 @@ def test_prompt_too_long(daemon):
 
 
 PIXEL = image_url(Image.new("RGB", (8, 8)))
+WEBP = image_url(Image.new("RGB", (8, 8)), "WebP")
+GIF = image_url(Image.new("P", (8, 8)), "GIF")
+BMP = image_url(Image.new("RGB", (8, 8)), "BMP")
 
 
 @pytest.mark.parametrize(
@@ -184,13 +187,29 @@ PIXEL = image_url(Image.new("RGB", (8, 8)))
         ("data:image/png;base64,????", "invalid_base64_image"),
         ("data:image/png;base64," + PIXEL[22:][:-1] + "*", "invalid_base64_image"),
         ("data:text/plain;base64,aGVsbG8gd29ybGQ=", "unsupported_image_media_type"),
+        (BMP, "unsupported_image_media_type"),
         ("data:image/png;base64," + PIXEL[22:62], "image_parse_error"),
+        (WEBP[:63], "image_parse_error"),
+        (GIF[:62], "image_parse_error"),
         ("data:image/png;base64,", "empty_image_file"),
     ],
 )
 def test_bad_pictures(daemon, url, code):
     check_error(daemon.ask(messages=picture_messages(url)), 400, code)
     check_alive(daemon)
+
+
+def test_a_picture_gets_the_same_answer_in_every_lossless_format(daemon):
+    picture = Image.new("RGB", (96, 64), "white")
+    picture.paste((220, 20, 20), (24, 8, 72, 56))
+    other = Image.new("RGB", (96, 64), "blue")
+    urls = [image_url(picture), image_url(picture, "WebP", lossless=True), image_url(picture, "GIF"),
+            image_url(picture, "WebP", lossless=True, save_all=True, append_images=[other]),
+            image_url(picture, "GIF", save_all=True, append_images=[other])]
+    asked = {"temperature": 0, "max_tokens": 8, "logprobs": True}
+    answers = [daemon.ask(messages=picture_messages(url), **asked) for url in urls]
+    assert [status for status, _, _ in answers] == [200] * 5
+    assert all(body["choices"] == answers[0][2]["choices"] for _, _, body in answers)
 
 
 def test_picture_with_too_many_pixels(daemon):

@@ -9,60 +9,15 @@
 
 #include "runtime/mem.h"
 #include "test/golden.h"
+#include "test/image_file.h"
 #include "test/test.h"
 
 #define IMAGES "golden/hf/images/"
 
-struct file {
-    uint8_t *bytes; /* of exactly len bytes, so that a sanitizer sees a read behind them */
-    size_t len;
-};
-
-static struct file file_of(const uint8_t *bytes, size_t len)
-{
-    struct file f = {malloc(len ? len : 1), len};
-    CHECK(f.bytes != NULL);
-    memcpy(f.bytes, bytes, len);
-    return f;
-}
-
-static struct file read_file(const char *relative)
-{
-    size_t len;
-    uint8_t *bytes = golden_bytes(test_path(relative), &len);
-    struct file f = file_of(bytes, len);
-    free(bytes);
-    return f;
-}
-
-static struct picture decode(const struct file *f)
-{
-    struct picture p;
-    struct error err = {0};
-    if (decode_image(f->bytes, f->len, &image_limits_default, &p, &err) != 0)
-        test_fail(__FILE__, __LINE__, "%s: %s", err.code, err.text);
-    return p;
-}
-
-/* Decoding fails with this code and a message that contains the part, and leaves out alone. */
-static void check_refused(const struct file *f, const struct image_limits *limits, const char *code,
-                          const char *part)
-{
-    struct picture p = {.width = 7};
-    struct error err = {0};
-    if (decode_image(f->bytes, f->len, limits, &p, &err) == 0)
-        test_fail(__FILE__, __LINE__, "not refused: %dx%d", p.width, p.height);
-    if (strcmp(err.code, code) != 0 || !strstr(err.text, part))
-        test_fail(__FILE__, __LINE__, "%s: %s; not %s: ...%s...", err.code, err.text, code, part);
-    CHECK_INT(err.kind, ==, ERROR_BAD_REQUEST);
-    CHECK_INT(p.width, ==, 7);
-    CHECK(p.rgb == NULL);
-}
-
 static void check_bytes_refused(const char *bytes, size_t len, const char *code, const char *part)
 {
-    struct file f = file_of((const uint8_t *)bytes, len);
-    check_refused(&f, &image_limits_default, code, part);
+    struct image_file f = image_file_of(bytes, len);
+    image_file_check_refused(&f, &image_limits_default, code, part);
     free(f.bytes);
 }
 
@@ -73,7 +28,7 @@ struct jpeg_kind {
     bool is_progressive, is_arithmetic;
 };
 
-static struct file make_jpeg(struct jpeg_kind kind)
+static struct image_file make_jpeg(struct jpeg_kind kind)
 {
     struct jpeg_compress_struct jpeg;
     struct jpeg_error_mgr errors;
@@ -100,7 +55,7 @@ static struct file make_jpeg(struct jpeg_kind kind)
     }
     jpeg_finish_compress(&jpeg);
     jpeg_destroy_compress(&jpeg);
-    struct file f = file_of(bytes, len);
+    struct image_file f = image_file_of(bytes, len);
     free(bytes);
     free(row);
     return f;
@@ -140,8 +95,8 @@ static void append_header(struct buffer *b, uint32_t width, uint32_t height)
 
 /* Grey, every pixel its x + y; the zlib stream is one stored block.  `optional` is put in as a
  * chunk before the pixels or behind them. */
-static struct file make_png(uint32_t width, uint32_t height, const char *optional, const void *data,
-                            size_t data_len, bool is_behind)
+static struct image_file make_png(uint32_t width, uint32_t height, const char *optional,
+                                  const void *data, size_t data_len, bool is_behind)
 {
     struct buffer b = {0}, z = {0};
     append_header(&b, width, height);
@@ -161,13 +116,13 @@ static struct file make_png(uint32_t width, uint32_t height, const char *optiona
     append_chunk(&b, "IDAT", z.data, z.len);
     if (optional && is_behind) append_chunk(&b, optional, data, data_len);
     append_chunk(&b, "IEND", "", 0);
-    struct file f = file_of((uint8_t *)b.data, b.len);
+    struct image_file f = image_file_of(b.data, b.len);
     buffer_done(&b);
     buffer_done(&z);
     return f;
 }
 
-static struct file make_plain_png(uint32_t width, uint32_t height)
+static struct image_file make_plain_png(uint32_t width, uint32_t height)
 {
     return make_png(width, height, NULL, NULL, 0, false);
 }
@@ -221,10 +176,10 @@ TEST(every_golden_picture_is_decoded_to_the_reference_s_bytes)
         if (!is_our_behaviour(key)) continue;
         char name[100];
         snprintf(name, sizeof(name), IMAGES "%s", json_string_value(json_object_get(one, "file")));
-        struct file f = read_file(name);
+        struct image_file f = image_file_read(name);
         if (strstr(key, "_noexif")) /* then hide it */
             ((uint8_t *)memmem(f.bytes, f.len, "Exif", 4))[0] = 'e';
-        struct picture p = decode(&f);
+        struct picture p = image_file_decode(&f);
         check_picture(key, &p, json_object_get(one, "decoded"), golden);
         picture_done(&p);
         free(f.bytes);
@@ -237,12 +192,12 @@ TEST(every_golden_picture_is_decoded_to_the_reference_s_bytes)
 
 TEST(four_components_are_inverted_with_and_without_adobe_s_marker)
 {
-    struct file f = read_file(IMAGES "04_cmyk.jpg");
-    struct picture with = decode(&f);
+    struct image_file f = image_file_read(IMAGES "04_cmyk.jpg");
+    struct picture with = image_file_decode(&f);
     uint8_t *marker = memmem(f.bytes, f.len, "Adobe", 5);
     CHECK(marker != NULL);
     marker[0] = 'a';
-    struct picture without = decode(&f);
+    struct picture without = image_file_decode(&f);
     CHECK(memcmp(with.rgb, without.rgb, (size_t)with.width * (size_t)with.height * 3) == 0);
     picture_done(&with);
     picture_done(&without);
@@ -255,8 +210,8 @@ TEST(every_size_from_1_to_64_is_decoded)
 {
     for (int width = 1; width <= 64; width++)
         for (int height = 1; height <= 64; height += width % 7 + 1) {
-            struct file f = make_plain_png((uint32_t)width, (uint32_t)height);
-            struct picture p = decode(&f);
+            struct image_file f = make_plain_png((uint32_t)width, (uint32_t)height);
+            struct picture p = image_file_decode(&f);
             CHECK_INT(p.width, ==, width);
             CHECK_INT(p.height, ==, height);
             int last = width * height - 1;
@@ -264,7 +219,7 @@ TEST(every_size_from_1_to_64_is_decoded)
             picture_done(&p);
             free(f.bytes);
             f = make_jpeg((struct jpeg_kind){width, height, 1 + 2 * (height % 2), width % 2, 0});
-            p = decode(&f);
+            p = image_file_decode(&f);
             CHECK_INT(p.width, ==, width);
             CHECK_INT(p.height, ==, height);
             picture_done(&p);
@@ -274,12 +229,13 @@ TEST(every_size_from_1_to_64_is_decoded)
 
 TEST(bytes_behind_the_end_of_the_image_are_ignored)
 {
-    struct file files[] = {make_jpeg((struct jpeg_kind){9, 9, 3, 0, 0}), make_plain_png(9, 9)};
+    struct image_file files[] = {make_jpeg((struct jpeg_kind){9, 9, 3, 0, 0}),
+                                 make_plain_png(9, 9)};
     for (int i = 0; i < 2; i++) {
         files[i].bytes = xrealloc(files[i].bytes, files[i].len + 10);
         memset(files[i].bytes + files[i].len, 'x', 10);
         files[i].len += 10;
-        struct picture p = decode(&files[i]);
+        struct picture p = image_file_decode(&files[i]);
         picture_done(&p);
         free(files[i].bytes);
     }
@@ -290,8 +246,8 @@ TEST(the_orientation_in_a_png_is_applied_wherever_it_stands)
     static const uint8_t tiff[] = {'M', 'M',  0, 42, 0, 0, 0, 8, 0, 1, /* */
                                    1,   0x12, 0, 3,  0, 0, 0, 1, 0, 6, 0, 0};
     for (int is_behind = 0; is_behind < 2; is_behind++) {
-        struct file f = make_png(5, 3, "eXIf", tiff, sizeof(tiff), is_behind);
-        struct picture p = decode(&f);
+        struct image_file f = make_png(5, 3, "eXIf", tiff, sizeof(tiff), is_behind);
+        struct picture p = image_file_decode(&f);
         CHECK_INT(p.width, ==, 3);
         CHECK_INT(p.height, ==, 5);
         CHECK_INT(p.rgb[0], ==, 2); /* was the lower left */
@@ -305,8 +261,8 @@ TEST(text_and_profiles_in_a_png_are_skipped_unread)
     /* As compressed data these are garbage, which nobody may notice. */
     static const char *const names[] = {"iCCP", "zTXt", "iTXt", "tEXt", "sPLT", "gAMA", "abCd"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        struct file f = make_png(5, 3, names[i], "name\0\0garbage", 13, false);
-        struct picture p = decode(&f);
+        struct image_file f = make_png(5, 3, names[i], "name\0\0garbage", 13, false);
+        struct picture p = image_file_decode(&f);
         picture_done(&p);
         free(f.bytes);
     }
@@ -314,26 +270,24 @@ TEST(text_and_profiles_in_a_png_are_skipped_unread)
 
 /* ---- what is refused ---- */
 
-TEST(what_is_no_jpeg_or_png_is_refused_by_name_and_the_supported_formats_are_said)
+TEST(what_is_of_another_format_is_refused_by_name_and_the_supported_ones_are_said)
 {
 #define CHECK_UNSUPPORTED(bytes, part)                                                             \
     check_bytes_refused(bytes, sizeof(bytes) - 1, "unsupported_image_media_type", part)
-    CHECK_UNSUPPORTED("GIF89a\1\0\1\0", "GIF images are not supported");
-    CHECK_UNSUPPORTED("RIFF\x1a\0\0\0WEBPVP8L", "WebP images are not supported");
     CHECK_UNSUPPORTED("BM\x3a\0\0\0\0\0\0\0\x36\0", "BMP images are not supported");
     CHECK_UNSUPPORTED("MM\0*\0\0\0\x8", "TIFF images are not supported");
     CHECK_UNSUPPORTED("\0\0\0\x20"
                       "ftypheic",
                       "HEIF images are not supported");
     CHECK_UNSUPPORTED("<svg></svg>", "no known image format");
-    CHECK_UNSUPPORTED("\xff", "supported image formats: JPEG, PNG");
-    CHECK_UNSUPPORTED("RIFF\x1a\0\0\0WAVE", "supported image formats: JPEG, PNG");
+    CHECK_UNSUPPORTED("\xff", "supported image formats: JPEG, PNG, WebP, GIF");
+    CHECK_UNSUPPORTED("RIFF\x1a\0\0\0WAVE", "supported image formats: JPEG, PNG, WebP, GIF");
     check_bytes_refused("", 0, "empty_image_file", "no bytes");
 }
 
 TEST(a_file_above_the_limit_is_refused_by_its_size)
 {
-    struct file f = make_plain_png(9, 9);
+    struct image_file f = make_plain_png(9, 9);
     struct image_limits limits = image_limits_default;
     limits.max_file_len = f.len;
     struct picture p;
@@ -341,7 +295,7 @@ TEST(a_file_above_the_limit_is_refused_by_its_size)
     CHECK_INT(decode_image(f.bytes, f.len, &limits, &p, &err), ==, 0);
     picture_done(&p);
     limits.max_file_len = 100;
-    check_refused(&f, &limits, "image_file_too_large", "the limit is 100");
+    image_file_check_refused(&f, &limits, "image_file_too_large", "the limit is 100");
     free(f.bytes);
 }
 
@@ -349,8 +303,8 @@ static void check_png_size(uint32_t width, uint32_t height, const char *code, co
 {
     struct buffer b = {0};
     append_header(&b, width, height);
-    struct file f = file_of((uint8_t *)b.data, b.len);
-    check_refused(&f, &image_limits_default, code, part);
+    struct image_file f = image_file_of(b.data, b.len);
+    image_file_check_refused(&f, &image_limits_default, code, part);
     free(f.bytes);
     buffer_done(&b);
 }
@@ -358,13 +312,13 @@ static void check_png_size(uint32_t width, uint32_t height, const char *code, co
 /* A JPEG whose header claims another size. */
 static void check_jpeg_size(unsigned width, unsigned height, const char *code, const char *part)
 {
-    struct file f = make_jpeg((struct jpeg_kind){16, 16, 3, false, false});
+    struct image_file f = make_jpeg((struct jpeg_kind){16, 16, 3, false, false});
     uint8_t *sof = memmem(f.bytes, f.len, "\xff\xc0\0\x11\x08", 5);
     CHECK(sof != NULL);
     uint8_t size[] = {(uint8_t)(height >> 8), (uint8_t)height, (uint8_t)(width >> 8),
                       (uint8_t)width};
     memcpy(sof + 5, size, 4);
-    check_refused(&f, &image_limits_default, code, part);
+    image_file_check_refused(&f, &image_limits_default, code, part);
     free(f.bytes);
 }
 
@@ -385,21 +339,9 @@ TEST(sizes_that_a_header_claims_are_checked_before_anything_is_decoded)
     check_jpeg_size(8192, 4096, "image_parse_error", "damaged");
 }
 
-static void check_every_prefix_refused(struct file f)
+static void check_every_prefix_refused(struct image_file f)
 {
-    struct picture whole = decode(&f);
-    picture_done(&whole);
-    for (size_t len = 1; len < f.len; len++) {
-        struct file prefix = file_of(f.bytes, len);
-        struct picture p;
-        struct error err = {0};
-        if (decode_image(prefix.bytes, len, &image_limits_default, &p, &err) == 0)
-            test_fail(__FILE__, __LINE__, "%zu of %zu bytes were enough", len, f.len);
-        CHECK_STR(err.code, len < 3 || (f.bytes[0] == 0x89 && len < 8)
-                                ? "unsupported_image_media_type"
-                                : "image_parse_error");
-        free(prefix.bytes);
-    }
+    image_file_check_prefixes(&f, f.bytes[0] == 0x89 ? 8 : 3, f.len);
     free(f.bytes);
 }
 
@@ -413,7 +355,7 @@ TEST(every_truncation_of_a_jpeg_is_refused)
 
 TEST(a_jpeg_that_ends_in_a_comment_behind_the_pixels_is_refused)
 {
-    struct file f = make_jpeg((struct jpeg_kind){40, 30, 3, false, false});
+    struct image_file f = make_jpeg((struct jpeg_kind){40, 30, 3, false, false});
     f.bytes = xrealloc(f.bytes, f.len + 6);
     memcpy(f.bytes + f.len - 2, "\xff\xfe\0\x04hi\xff\xd9", 8);
     f.len += 6;
@@ -423,58 +365,46 @@ TEST(a_jpeg_that_ends_in_a_comment_behind_the_pixels_is_refused)
 TEST(every_truncation_of_a_png_is_refused)
 {
     check_every_prefix_refused(make_plain_png(17, 9));
-    check_every_prefix_refused(read_file(IMAGES "17_3x200.png"));
-    check_every_prefix_refused(read_file(IMAGES "20_bilevel.png"));
+    check_every_prefix_refused(image_file_read(IMAGES "17_3x200.png"));
+    check_every_prefix_refused(image_file_read(IMAGES "20_bilevel.png"));
 }
 
 /* The end marker behind half of the pixels: libjpeg alone would invent the rest. */
 TEST(a_jpeg_that_is_cut_and_closed_is_refused)
 {
-    struct file f = make_jpeg((struct jpeg_kind){400, 300, 3, false, false});
+    struct image_file f = make_jpeg((struct jpeg_kind){400, 300, 3, false, false});
     f.len = f.len / 2;
     memcpy(f.bytes + f.len - 2, "\xff\xd9", 2);
-    check_refused(&f, &image_limits_default, "image_parse_error",
-                  "the JPEG file is damaged near byte");
+    image_file_check_refused(&f, &image_limits_default, "image_parse_error",
+                             "the JPEG file is damaged near byte");
     free(f.bytes);
 }
 
 TEST(a_file_with_any_byte_changed_is_decoded_or_refused)
 {
-    struct file files[] = {make_jpeg((struct jpeg_kind){33, 17, 3, false, false}),
-                           make_jpeg((struct jpeg_kind){33, 17, 4, true, false}),
-                           make_plain_png(17, 9), read_file(IMAGES "20_bilevel.png")};
-    struct image_limits limits = image_limits_default;
-    limits.max_pixels = 1000 * 1000;
+    struct image_file files[] = {make_jpeg((struct jpeg_kind){33, 17, 3, false, false}),
+                                 make_jpeg((struct jpeg_kind){33, 17, 4, true, false}),
+                                 make_plain_png(17, 9), image_file_read(IMAGES "20_bilevel.png")};
     for (int k = 0; k < 4; k++) {
-        for (size_t i = 0; i < files[k].len * 4; i++) {
-            uint8_t *byte = &files[k].bytes[i / 4], was = *byte;
-            *byte ^= (uint8_t)(1 << (i % 4 * 2)) | (i % 3 == 0 ? 0x80 : 0);
-            struct picture p;
-            struct error err = {0};
-            if (decode_image(files[k].bytes, files[k].len, &limits, &p, &err) == 0)
-                picture_done(&p);
-            else
-                CHECK_INT(err.kind, ==, ERROR_BAD_REQUEST);
-            *byte = was;
-        }
+        image_file_check_changes(&files[k]);
         free(files[k].bytes);
     }
 }
 
 TEST(a_png_chunk_with_a_wrong_checksum_is_refused)
 {
-    struct file f = make_png(5, 3, "tEXt", "a\0b", 3, false);
+    struct image_file f = make_png(5, 3, "tEXt", "a\0b", 3, false);
     f.bytes[33 + 8] ^= 1; /* the text, behind the magic (8), IHDR (25), and the chunk's own 8 */
-    check_refused(&f, &image_limits_default, "image_parse_error",
-                  "the PNG file is damaged near byte");
+    image_file_check_refused(&f, &image_limits_default, "image_parse_error",
+                             "the PNG file is damaged near byte");
     free(f.bytes);
 }
 
 /* A progressive file in which the scan of the last bit of every block's mean stands n times; so it
  * has 5 + n scans. */
-static struct file make_scan_bomb(int width, int height, int n)
+static struct image_file make_scan_bomb(int width, int height, int n)
 {
-    struct file f = make_jpeg((struct jpeg_kind){width, height, 1, true, false});
+    struct image_file f = make_jpeg((struct jpeg_kind){width, height, 1, true, false});
     uint8_t *scan = memmem(f.bytes, f.len, "\xff\xda\0\x08\x01\x01\0\0\0\x10", 10);
     CHECK(scan != NULL);
     uint8_t *end = scan + 2;
@@ -484,33 +414,39 @@ static struct file make_scan_bomb(int width, int height, int n)
     for (int i = 0; i < n; i++) buffer_append(&b, scan, (size_t)(end - scan));
     buffer_append(&b, end, f.len - (size_t)(end - f.bytes));
     free(f.bytes);
-    f = file_of((uint8_t *)b.data, b.len);
+    f = image_file_of(b.data, b.len);
     buffer_done(&b);
     return f;
 }
 
 TEST(a_jpeg_of_too_many_scans_is_refused)
 {
-    struct file f = make_scan_bomb(16, 16, 59);
-    struct picture p = decode(&f);
+    struct image_file f = make_scan_bomb(16, 16, 59);
+    struct picture p = image_file_decode(&f);
     picture_done(&p);
     free(f.bytes);
     f = make_scan_bomb(16, 16, 60);
-    check_refused(&f, &image_limits_default, "image_too_large", "has 65 scans or more");
+    image_file_check_refused(&f, &image_limits_default, "image_too_large", "has 65 scans or more");
     free(f.bytes);
     f = make_scan_bomb(64, 64, 30);
     struct image_limits limits = image_limits_default;
     limits.max_scan_pixels = 20 * 64 * 64;
-    check_refused(&f, &limits, "image_too_large", "has 21 scans or more");
+    image_file_check_refused(&f, &limits, "image_too_large", "has 21 scans or more");
     free(f.bytes);
 }
 
-TEST(arithmetic_coding_and_odd_components_are_refused)
+TEST(arithmetic_coding_odd_components_and_12_bits_are_refused)
 {
-    struct file f = make_jpeg((struct jpeg_kind){16, 16, 3, false, true});
-    check_refused(&f, &image_limits_default, "image_parse_error", "arithmetic coding");
+    struct image_file f = make_jpeg((struct jpeg_kind){16, 16, 3, false, true});
+    image_file_check_refused(&f, &image_limits_default, "image_parse_error", "arithmetic coding");
     free(f.bytes);
     f = make_jpeg((struct jpeg_kind){16, 16, 2, false, false});
-    check_refused(&f, &image_limits_default, "image_parse_error", "2 components");
+    image_file_check_refused(&f, &image_limits_default, "image_parse_error", "2 components");
+    free(f.bytes);
+    f = make_jpeg((struct jpeg_kind){16, 16, 3, false, false});
+    uint8_t *sof = memmem(f.bytes, f.len, "\xff\xc0\0\x11\x08", 5);
+    CHECK(sof != NULL);
+    sof[4] = 12;
+    image_file_check_refused(&f, &image_limits_default, "image_parse_error", "samples of 12 bits");
     free(f.bytes);
 }
