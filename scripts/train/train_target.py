@@ -25,7 +25,7 @@ SEED = 20261124
 LONGEST = 256  # tokens of a conversation, about
 VISUAL_WEIGHT = 4.0  # of tokens that tell something about the picture
 LABEL_WEIGHT = 0.2  # of the patch labels while conversations are learned
-FROZEN = 0.97  # of the steps, at first, in which the language model learns and the tower does not
+FROZEN = 0.9  # of the steps, at first, in which the language model learns and the tower does not
 
 
 class LabelledScenes(IterableDataset):
