@@ -28,16 +28,31 @@ static void add_image(struct chat_segments *out, int image)
     add(out, (struct chat_segment){.kind = SEGMENT_IMAGE, .image = image});
 }
 
+/* The texts of a message, joined as the reference joins them where a template expects one string.
+ */
+static void add_joined(const struct chat_message *message, struct chat_segments *out)
+{
+    for (size_t i = 0; i < message->n_parts; i++)
+        if (message->parts[i].kind == CHAT_TEXT)
+            add_content(out, message->parts[i].text, message->parts[i].len);
+}
+
 /* ---- LLaVA ---- */
 
-/* All images of a message first, each on a line of its own, then its texts, each with a space. */
-static void add_llava_parts(const struct chat_message *message, struct chat_segments *out)
+/* All images of a message, each on a line of its own. */
+static void add_llava_images(const struct chat_message *message, struct chat_segments *out)
 {
     for (size_t i = 0; i < message->n_parts; i++) {
         if (message->parts[i].kind != CHAT_IMAGE) continue;
         add_image(out, message->parts[i].image);
         add_scaffold(out, "\n");
     }
+}
+
+/* The images first, then the texts, each with a space. */
+static void add_llava_parts(const struct chat_message *message, struct chat_segments *out)
+{
+    add_llava_images(message, out);
     for (size_t i = 0; i < message->n_parts; i++) {
         if (message->parts[i].kind != CHAT_TEXT) continue;
         add_content(out, message->parts[i].text, message->parts[i].len);
@@ -77,6 +92,39 @@ void chat_render_llava_first(const struct chat_message *messages, size_t n_messa
     if (opens_answer) add_scaffold(out, "ASSISTANT:");
 }
 
+/* ---- Vicuna ---- */
+
+/* The prompt of Vicuna 1.1 and of LLaVA before it had a template: no line ends, and an answer ends
+ * with its token.  A system message stands in place of the default one. */
+static void add_vicuna(const char *default_system, const struct chat_message *messages,
+                       size_t n_messages, bool opens_answer, struct chat_segments *out)
+{
+    if (n_messages == 0 || messages[0].role != CHAT_SYSTEM) add_scaffold(out, default_system);
+    for (size_t m = 0; m < n_messages; m++) {
+        add_llava_role(&messages[m], out);
+        add_llava_images(&messages[m], out);
+        add_joined(&messages[m], out);
+        add_scaffold(out, messages[m].role == CHAT_ASSISTANT ? "</s>" : " ");
+    }
+    if (opens_answer) add_scaffold(out, "ASSISTANT:");
+}
+
+void chat_render_vicuna(const struct chat_message *messages, size_t n_messages, bool opens_answer,
+                        struct chat_segments *out)
+{
+    add_vicuna("A chat between a curious user and an artificial intelligence assistant. The "
+               "assistant gives helpful, detailed, and polite answers to the user's questions. ",
+               messages, n_messages, opens_answer, out);
+}
+
+void chat_render_llava_v1(const struct chat_message *messages, size_t n_messages, bool opens_answer,
+                          struct chat_segments *out)
+{
+    add_vicuna("A chat between a curious human and an artificial intelligence assistant. The "
+               "assistant gives helpful, detailed, and polite answers to the human's questions. ",
+               messages, n_messages, opens_answer, out);
+}
+
 /* ---- Qwen2.5 ---- */
 
 static void add_qwen_role(enum chat_role role, struct chat_segments *out)
@@ -109,13 +157,6 @@ void chat_render_qwen2_5_vl(const struct chat_message *messages, size_t n_messag
     if (opens_answer) add_qwen_role(CHAT_ASSISTANT, out);
 }
 
-/* These templates expect one string; several texts are joined as the reference joins them. */
-static void add_joined(const struct chat_message *message, struct chat_segments *out)
-{
-    for (size_t i = 0; i < message->n_parts; i++)
-        add_content(out, message->parts[i].text, message->parts[i].len);
-}
-
 void chat_render_qwen2_5_text(const struct chat_message *messages, size_t n_messages,
                               bool opens_answer, struct chat_segments *out)
 {
@@ -143,11 +184,9 @@ static size_t space_at(const char *text, size_t len)
     return 0;
 }
 
-/* Adds the message's text without white space at both ends. */
-static void add_trimmed(const struct chat_message *message, struct chat_segments *out)
+/* Takes white space from both ends of the segments from `first` on. */
+static void trim(struct chat_segments *out, size_t first)
 {
-    size_t first = out->n;
-    add_joined(message, out);
     for (size_t i = first; i < out->n; i++) {
         struct chat_segment *s = &out->items[i];
         for (size_t n; s->len > 0 && (n = space_at(s->text, s->len)) > 0; s->len -= n) s->text += n;
@@ -167,6 +206,14 @@ static void add_trimmed(const struct chat_message *message, struct chat_segments
     }
 }
 
+/* Adds the message's text without white space at both ends. */
+static void add_trimmed(const struct chat_message *message, struct chat_segments *out)
+{
+    size_t first = out->n;
+    add_joined(message, out);
+    trim(out, first);
+}
+
 void chat_render_llama_text(const struct chat_message *messages, size_t n_messages,
                             bool opens_answer, struct chat_segments *out)
 {
@@ -180,5 +227,33 @@ void chat_render_llama_text(const struct chat_message *messages, size_t n_messag
         add_scaffold(out, openings[messages[m].role]);
         add_trimmed(&messages[m], out);
         add_scaffold(out, closings[messages[m].role]);
+    }
+}
+
+/* Llama-2's own: each question with its answer begins anew, the system message is part of the first
+ * question. */
+void chat_render_llama_2(const struct chat_message *messages, size_t n_messages, bool opens_answer,
+                         struct chat_segments *out)
+{
+    (void)opens_answer; /* "[/INST]" opens it */
+    const struct chat_message *system =
+        n_messages > 0 && messages[0].role == CHAT_SYSTEM ? &messages[0] : NULL;
+    for (size_t m = system ? 1 : 0; m < n_messages; m++) {
+        if (messages[m].role == CHAT_ASSISTANT) {
+            add_scaffold(out, " ");
+            add_trimmed(&messages[m], out);
+            add_scaffold(out, " </s>");
+            continue;
+        }
+        add_scaffold(out, "<s>[INST] ");
+        size_t question = out->n;
+        if (m == 1 && system) {
+            add_scaffold(out, "<<SYS>>\n");
+            add_joined(system, out);
+            add_scaffold(out, "\n<</SYS>>\n\n");
+        }
+        add_joined(&messages[m], out);
+        trim(out, question);
+        add_scaffold(out, " [/INST]");
     }
 }

@@ -109,6 +109,18 @@ const struct chat_source chat_sources[] = {
      "{%- if add_generation_prompt %}\n"
      "    {{- '<|im_start|>assistant\\n' }}\n"
      "{%- endif %}"},
+    /* Llama-2 chat */
+    {"llama-2",
+     "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set syste"
+     "m_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set sy"
+     "stem_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role']"
+     " == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must altern"
+     "ate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_mes"
+     "sage != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + mes"
+     "sage['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message"
+     "['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif mes"
+     "sage['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% "
+     "endfor %}"},
     /* a plain Llama template of the reference data */
     {"llama-text",
      "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ '<<SYS>>"

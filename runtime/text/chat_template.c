@@ -15,15 +15,19 @@ struct chat_template {
     const char *name;
     const char *image_token; /* NULL: takes no images */
     chat_render_fn *render;
+    bool alternates; /* user and assistant by turns, behind at most one system message */
 };
 
 static const struct chat_template templates[] = {
-    {"llava-1.5", "<image>", chat_render_llava},
-    {"llava-1.5-first", "<image>", chat_render_llava_first},
-    {"llava-1.6", "<image>", chat_render_llava}, /* its text is a revision of 1.5's */
-    {"qwen2.5-vl", "<|image_pad|>", chat_render_qwen2_5_vl},
-    {"qwen2.5-text", NULL, chat_render_qwen2_5_text},
-    {"llama-text", NULL, chat_render_llama_text},
+    {"llava-1.5", "<image>", chat_render_llava, false},
+    {"llava-1.5-first", "<image>", chat_render_llava_first, false},
+    {"llava-1.6", "<image>", chat_render_llava, false}, /* its text is a revision of 1.5's */
+    {"llava-v1", "<image>", chat_render_llava_v1, false},
+    {"vicuna", "<image>", chat_render_vicuna, false},
+    {"qwen2.5-vl", "<|image_pad|>", chat_render_qwen2_5_vl, false},
+    {"qwen2.5-text", NULL, chat_render_qwen2_5_text, false},
+    {"llama-2", NULL, chat_render_llama_2, true},
+    {"llama-text", NULL, chat_render_llama_text, false},
 };
 #define N_TEMPLATES (sizeof(templates) / sizeof(*templates))
 
@@ -176,6 +180,13 @@ int chat_template_render(const struct chat_template *t, const struct chat_messag
             if (messages[m].parts[i].kind == CHAT_IMAGE)
                 return error_set(err, ERROR_BAD_REQUEST,
                                  "messages[%zu]: this model takes no images", m);
+    size_t first = n_messages > 0 && messages[0].role == CHAT_SYSTEM;
+    for (size_t m = first; m < n_messages && t->alternates; m++)
+        if (messages[m].role != ((m - first) % 2 == 0 ? CHAT_USER : CHAT_ASSISTANT))
+            return error_set(err, ERROR_BAD_REQUEST,
+                             "messages[%zu]: this model takes a system message, then user and "
+                             "assistant by turns",
+                             m);
     t->render(messages, n_messages, opens_answer, out);
     return 0;
 }

@@ -72,7 +72,8 @@ const char *chat_template_name(const struct chat_template *t);
 const char *chat_template_image_token(const struct chat_template *t); /* NULL: takes no images */
 
 /* Appends the segments of the messages, and of the beginning of the answer if opens_answer.  They
- * borrow the messages' text.  Fails if the template takes no images and there is one. */
+ * borrow the messages' text.  Fails if the template takes no images and there is one, or does not
+ * take the roles in this order. */
 int chat_template_render(const struct chat_template *t, const struct chat_message *messages,
                          size_t n_messages, bool opens_answer, struct chat_segments *out,
                          struct error *err);

@@ -8,7 +8,8 @@ typedef void chat_render_fn(const struct chat_message *messages, size_t n_messag
                             bool opens_answer, struct chat_segments *out);
 
 chat_render_fn chat_render_llava, chat_render_llava_first, chat_render_qwen2_5_vl,
-    chat_render_qwen2_5_text, chat_render_llama_text;
+    chat_render_qwen2_5_text, chat_render_llama_text, chat_render_llama_2, chat_render_vicuna,
+    chat_render_llava_v1;
 
 /* The published Jinja texts that we recognise, each with the name of the template that renders it.
  */

@@ -90,6 +90,7 @@ TEST(a_model_folder_says_its_template)
         {"vispec/qwen2_5_vl-tiny", "qwen2.5-vl"},
         {"hf/models/qwen2-tiny", "qwen2.5-text"}, /* tokenizer_config.json */
         {"hf/models/llama-tiny", "llama-text"},
+        {"templates/llama-2", "llama-2"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         char path[200];
@@ -273,18 +274,74 @@ TEST(qwen_prompts_give_the_reference_ids)
     check_golden_ids("qwen", "qwen2.5", 2, 2);
 }
 
-TEST(the_first_revision_writes_a_system_text_twice)
+/* Written by hand, or by running the published template. */
+TEST(templates_without_golden_data_render_as_published)
 {
-    const struct chat_template *t = named("llava-1.5-first");
-    json_t *messages = json_loads("[{\"role\": \"system\", \"content\": \"Be kind.\"},"
-                                  " {\"role\": \"user\", \"content\": \"Hi\"}]",
-                                  0, NULL);
-    struct chat chat;
-    read_chat(&chat, messages);
-    struct chat_segments segments = rendered(t, &chat, true);
-    CHECK_STR_FREE(text_of(t, &segments), "Be kind.Be kind. USER: Hi ASSISTANT:");
-    chat_segments_done(&segments);
-    json_decref(messages);
+    static const struct {
+        const char *name, *messages, *prompt;
+    } cases[] = {
+        {"llava-1.5-first",
+         "[{\"role\": \"system\", \"content\": \"Be kind.\"},"
+         " {\"role\": \"user\", \"content\": \"Hi\"}]",
+         "Be kind.Be kind. USER: Hi ASSISTANT:"},
+        {"vicuna",
+         "[{\"role\": \"user\", \"content\": \"Hi\"},"
+         " {\"role\": \"assistant\", \"content\": \"Hello.\"},"
+         " {\"role\": \"user\", \"content\": \"More?\"}]",
+         "A chat between a curious user and an artificial intelligence assistant. The assistant "
+         "gives helpful, detailed, and polite answers to the user's questions. USER: Hi ASSISTANT: "
+         "Hello.</s>USER: More? ASSISTANT:"},
+        {"vicuna",
+         "[{\"role\": \"system\", \"content\": \"Be kind.\"},"
+         " {\"role\": \"user\", \"content\": \"Hi\"}]",
+         "Be kind. USER: Hi ASSISTANT:"},
+        {"llava-v1",
+         "[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"What?\"},"
+         " {\"type\": \"image_url\"}]}]",
+         "A chat between a curious human and an artificial intelligence assistant. The assistant "
+         "gives helpful, detailed, and polite answers to the human's questions. USER: <image>\n"
+         "What? ASSISTANT:"},
+        {"llama-2",
+         "[{\"role\": \"system\", \"content\": \" Be kind. \"},"
+         " {\"role\": \"user\", \"content\": \"  Hi \\n\"},"
+         " {\"role\": \"assistant\", \"content\": \" Hello. \"},"
+         " {\"role\": \"user\", \"content\": \" More? \"}]",
+         "<s>[INST] <<SYS>>\n Be kind. \n<</SYS>>\n\n  Hi [/INST] Hello. </s><s>[INST] More? "
+         "[/INST]"},
+        {"llama-2",
+         "[{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"user\", \"content\": \" \"}]",
+         "<s>[INST] <<SYS>>\nS\n<</SYS>> [/INST]"},
+        {"llama-2", "[{\"role\": \"user\", \"content\": \" Hi \"}]", "<s>[INST] Hi [/INST]"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const struct chat_template *t = named(cases[i].name);
+        json_t *messages = json_loads(cases[i].messages, 0, NULL);
+        struct chat chat;
+        read_chat(&chat, messages);
+        struct chat_segments segments = rendered(t, &chat, true);
+        CHECK_STR_FREE(text_of(t, &segments), cases[i].prompt);
+        chat_segments_done(&segments);
+        json_decref(messages);
+    }
+}
+
+TEST(a_template_for_turns_refuses_roles_in_another_order)
+{
+    struct chat_part part = {.kind = CHAT_TEXT, .text = "Hi", .len = 2};
+    static const enum chat_role orders[][3] = {{CHAT_USER, CHAT_USER, CHAT_USER},
+                                               {CHAT_USER, CHAT_SYSTEM, CHAT_USER},
+                                               {CHAT_SYSTEM, CHAT_ASSISTANT, CHAT_USER}};
+    for (int i = 0; i < 3; i++) {
+        struct chat_message messages[3];
+        for (int m = 0; m < 3; m++) messages[m] = (struct chat_message){orders[i][m], &part, 1};
+        struct chat_segments segments = {0};
+        struct error err;
+        CHECK_INT(chat_template_render(named("llama-2"), messages, 3, true, &segments, &err), ==,
+                  -1);
+        CHECK_STR(err.text, "messages[1]: this model takes a system message, then user and "
+                            "assistant by turns");
+        CHECK_INT(segments.n, ==, 0);
+    }
 }
 
 TEST(an_image_for_a_text_model_is_refused)

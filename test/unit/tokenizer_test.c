@@ -159,6 +159,31 @@ TEST(qwen_gives_the_reference_ids)
     tokenizer_close(t);
 }
 
+TEST(prompts_published_with_their_ids_give_them)
+{
+    static const char *const tokenizers[][2] = {
+        {"llama2", "llama2"}, {"llama2", "llama2_metaspace_first"}, {"qwen", "qwen2.5"}};
+    json_t *cases = golden_json("golden/vectors/vectors_prompts.json");
+    CHECK_INT(json_array_size(cases), ==, 3);
+    for (size_t i = 0; i < 3; i++) {
+        struct tokenizer *t = real_tokenizer(tokenizers[i][0], tokenizers[i][1]);
+        const json_t *entry = json_array_get(cases, i);
+        char text[300];
+        snprintf(text, sizeof(text), "%s", json_string_value(json_object_get(entry, "text")));
+        char *video = strstr(text, "<video>"); /* the second has <image>'s id under this name */
+        if (video) memcpy(video, "<image>", 7);
+        struct token_list ids = {0};
+        size_t n_prefix;
+        const int32_t *prefix = tokenizer_prefix(t, &n_prefix);
+        token_list_append(&ids, prefix, n_prefix);
+        tokenizer_encode(t, text, strlen(text), SPECIALS_PARSED, &ids);
+        CHECK_STR_FREE_BOTH(ids_text(ids.ids, ids.n), json_ids_text(json_object_get(entry, "ids")));
+        token_list_done(&ids);
+        tokenizer_close(t);
+    }
+    json_decref(cases);
+}
+
 /* ---- merging, against the definition ---- */
 
 #define N_LETTERS 4
