@@ -212,7 +212,6 @@ static int choose_sizes(const struct engine_options *opt, const struct device *d
     limits->n_pages = (int)((slots + PAGE_LEN - 1) / PAGE_LEN);
     limits->max_pages = (info->max_model_len + slack + PAGE_LEN - 1) / PAGE_LEN;
     if (limits->n_pages < limits->max_pages) limits->n_pages = limits->max_pages;
-    limits->n_image_rows = limits->n_pages * PAGE_LEN;
 
     int n_tree_rows = limits->max_seqs * limits->n_nodes;
     int least = n_tree_rows + MIN_PROMPT_ROWS;
@@ -302,6 +301,8 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
                    limits.max_pages * PAGE_LEN, err) != 0)
         goto failed;
     if (open_draft(e, opt, &limits, err) != 0) goto failed;
+    /* Room for the pictures of any prompt that has pages, and what the draft keeps of them. */
+    limits.n_image_rows = limits.n_pages * PAGE_LEN + MAX_IMAGES * e->draft->n_image_outputs;
     e->round = round_open(e->dev, e->model->lm, e->draft, &limits);
     const struct scheduler_config scheduler = {
         .model = e->model,

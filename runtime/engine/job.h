@@ -5,16 +5,15 @@
 #include "runtime/engine/engine.h"
 #include "runtime/engine/output.h"
 #include "runtime/engine/prompt.h"
-#include "runtime/image/preprocess.h"
+#include "runtime/model/vision.h"
 #include "runtime/text/token_list.h"
 
-/* Image tokens first .. first + n - 1 of the prompt stand for one picture, given as pixels for the
+/* Image tokens first .. first + n - 1 of the prompt stand for one picture, given as input of the
  * tower or as the tower's features. */
 struct prompt_image {
     int first, n;
-    struct image_layout layout;
-    float *pixels;   /* [layout.n_values], owned; NULL if there are features */
-    float *features; /* [n][hidden], owned */
+    struct vision_input input; /* pixels and index are owned; pixels NULL if there are features */
+    float *features;           /* [n][hidden], owned */
 };
 
 struct prompt {

@@ -190,9 +190,8 @@ static void encode_images(struct scheduler *s, struct place *p)
         const struct prompt_image *im = &prompt->images[i];
         float *features = round_vectors(r, round_image_row(r, row));
         p->image_output[i] = row;
-        if (im->pixels)
-            vision_encode(s->cfg.model->vision, round_stream(r), &im->layout, im->pixels,
-                          features);
+        if (im->input.pixels)
+            vision_encode(s->cfg.model->vision, round_stream(r), &im->input, features);
         else
             stream_copy_in(round_stream(r), features, im->features,
                            (size_t)im->n * (size_t)s->cfg.model->cfg.lm.hidden * sizeof(float));

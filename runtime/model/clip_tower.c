@@ -21,7 +21,7 @@ struct clip_tower {
     float *positions;      /* [n_rows][hidden] */
     float *pre_norm, *pre_norm_bias;
     struct clip_layer *layers; /* [n_used_layers] */
-    void *linear_1, *linear_2;   /* act [lm_hidden][hidden], [lm_hidden][lm_hidden] */
+    void *linear_1, *linear_2; /* act [lm_hidden][hidden], [lm_hidden][lm_hidden] */
     float *linear_1_bias, *linear_2_bias;
 
     float *pixels;   /* [3][image_size][image_size] */
@@ -33,7 +33,6 @@ struct clip_tower {
     void *mixed;     /* act [n_rows][hidden] */
     void *wide;      /* act [n_rows][intermediate] */
     void *projected; /* act [n_rows][lm_hidden] between the projector's layers */
-    void *out;       /* act [n_rows][lm_hidden] */
     int32_t *first;  /* [2] the one segment of attention: 0, n_rows */
 };
 
@@ -156,13 +155,12 @@ static void take_buffers(struct clip_tower *v)
     v->mixed = device_alloc(v->dev, rows * hidden, what);
     v->wide = device_alloc(v->dev, rows * (size_t)v->cfg.intermediate, what);
     v->projected = device_alloc(v->dev, rows * (size_t)v->lm_hidden, what);
-    v->out = device_alloc(v->dev, rows * (size_t)v->lm_hidden, what);
     const int32_t first[2] = {0, v->n_rows};
     v->first = weights_upload(v->dev, first, sizeof(first), what);
 }
 
 int clip_tower_open(struct clip_tower **out, struct device *dev, const struct safetensors *st,
-                const struct vision_config *cfg, int lm_hidden, struct error *err)
+                    const struct vision_config *cfg, int lm_hidden, struct error *err)
 {
     struct clip_tower *v = xcalloc(1, sizeof(*v));
     int side = cfg->image_size / cfg->patch;
@@ -210,7 +208,6 @@ void clip_tower_close(struct clip_tower *v)
                             v->mixed,
                             v->wide,
                             v->projected,
-                            v->out,
                             v->first};
     for (size_t j = 0; j < sizeof(memory) / sizeof(memory[0]); j++) device_free(v->dev, memory[j]);
     free(v->layers);
@@ -241,8 +238,8 @@ struct linear {
     bool add;
 };
 
-static void apply(const struct clip_tower *v, struct stream *s, const struct linear *l, const void *x,
-                  void *y)
+static void apply(const struct clip_tower *v, struct stream *s, const struct linear *l,
+                  const void *x, void *y)
 {
     const struct matmul_args args = {.w = l->w,
                                      .x = x,
@@ -306,23 +303,19 @@ static void embed_patches(const struct clip_tower *v, struct stream *s)
     norm(v, s, v->pre_norm, v->pre_norm_bias, v->x);
 }
 
-void clip_tower_encode(struct clip_tower *v, struct stream *s, const float *pixels, float *features)
+void clip_tower_encode(struct clip_tower *v, struct stream *s, const float *pixels, void *rows)
 {
-    const struct ops *ops = device_ops(v->dev);
     int hidden = v->cfg.hidden, n = v->cfg.n_tokens;
     size_t side = (size_t)v->cfg.image_size;
     stream_copy_in(s, v->pixels, pixels, 3 * side * side * sizeof(float));
     embed_patches(v, s);
     for (int i = 0; i < v->cfg.n_used_layers; i++) run_layer(v, s, &v->layers[i]);
 
-    size_t skipped = v->cfg.drop_class ? (size_t)hidden * dtype_size(ops->act) : 0;
+    size_t skipped = v->cfg.drop_class ? (size_t)hidden * dtype_size(device_ops(v->dev)->act) : 0;
     const struct linear linear_1 = {
         v->linear_1, v->linear_1_bias, n, hidden, v->lm_hidden, v->cfg.projector_activation, false};
     const struct linear linear_2 = {v->linear_2,  v->linear_2_bias, n,    v->lm_hidden,
                                     v->lm_hidden, ACT_NONE,         false};
-    const struct to_float_args to_float = {
-        .src = v->out, .dst = features, .n = n, .width = v->lm_hidden};
     apply(v, s, &linear_1, (const char *)v->x + skipped, v->projected);
-    apply(v, s, &linear_2, v->projected, v->out);
-    ops->to_float(s, &to_float);
+    apply(v, s, &linear_2, v->projected, rows);
 }

@@ -227,16 +227,18 @@ static void read_vision(struct reader *r, const json_t *root, struct vision_conf
 
 /* ---- families ------------------------------------------------------------------------------- */
 
-static void read_llava(struct reader *r, const json_t *root, enum model_family family,
-                       struct model_config *out)
+static void read_llava(struct reader *r, const json_t *root, struct model_config *out)
 {
     static const char *const text_kinds[] = {"llama"};
     const json_t *text = get_object(r, root, "text_config");
     get_name(r, text, "model_type", 0, text_kinds, 1);
-    out->family = family;
     read_lm(r, text, get_bool(r, root, "tie_word_embeddings", false), &out->lm);
     out->has_vision = true;
     read_vision(r, root, &out->vision);
+    out->vision.kind = out->family == FAMILY_LLAVA_NEXT ? VISION_ANYRES : VISION_CLIP;
+    if (out->vision.kind == VISION_ANYRES && !out->vision.drop_class)
+        fail(r, "vision_feature_select_strategy", get(root, "vision_feature_select_strategy"),
+             "not default");
     int id = get_int(r, root, "image_token_id", 32000, 0, MAX_VOCAB);
     out->image_token = get_int(r, root, "image_token_index", id, 0, MAX_VOCAB);
     if (out->image_token >= out->lm.vocab)
@@ -246,19 +248,18 @@ static void read_llava(struct reader *r, const json_t *root, enum model_family f
 
 static void read_model(struct reader *r, const json_t *root, struct model_config *out)
 {
-    static const char *const families[] = {"llava", "llava_next", "llama"};
+    static const char *const families[] = {
+        [FAMILY_LLAVA] = "llava", [FAMILY_LLAVA_NEXT] = "llava_next", [FAMILY_LLAMA] = "llama"};
     memset(out, 0, sizeof(*out));
     const json_t *type = get(root, "model_type");
     if (!type) fail(r, "model_type", json_object_get(root, "model_type"), "not an architecture");
-    switch (get_name(r, root, "model_type", FAMILY_LLAMA, families, 3)) {
+    out->family = (enum model_family)get_name(r, root, "model_type", FAMILY_LLAMA, families, 3);
+    switch (out->family) {
     case FAMILY_LLAVA:
-        read_llava(r, root, FAMILY_LLAVA, out);
-        break;
     case FAMILY_LLAVA_NEXT:
-        read_llava(r, root, FAMILY_LLAVA_NEXT, out);
+        read_llava(r, root, out);
         break;
     default:
-        out->family = FAMILY_LLAMA;
         out->image_token = -1;
         read_lm(r, root, false, &out->lm);
     }

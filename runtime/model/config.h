@@ -14,8 +14,8 @@
 enum model_family {
     FAMILY_LLAVA,      /* LLaVA-1.5 */
     FAMILY_LLAVA_NEXT, /* LLaVA-1.6 */
+    FAMILY_LLAMA,      /* text only */
     FAMILY_QWEN2_5_VL,
-    FAMILY_LLAMA, /* text only */
     FAMILY_QWEN2, /* text only */
 };
 

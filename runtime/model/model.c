@@ -31,22 +31,38 @@ static int open_text(struct model *m, const char *dir, const char *template_name
     return chat_template_choose(&m->chat_template, dir, template_name, err);
 }
 
-static int open_vision(struct model *m, struct device *dev, const char *dir, struct error *err)
+/* The pictures that the folder prepares are those that its tower takes. */
+static int check_preprocess(const struct model *m, const char *path, struct error *err)
+{
+    static const enum preprocess_family families[] = {[VISION_CLIP] = PREPROCESS_CLIP,
+                                                      [VISION_ANYRES] = PREPROCESS_ANYRES,
+                                                      [VISION_QWEN] = PREPROCESS_QWEN};
+    const struct vision_config *vision = &m->cfg.vision;
+    if (m->preprocess.family != families[vision->kind])
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "%s: image_processor_type is not that of the model's family", path);
+    if (m->preprocess.crop_size == vision->image_size) return 0;
+    return error_set(err, ERROR_BAD_REQUEST,
+                     "%s: crop_size is %d, but the tower's image_size is %d", path,
+                     m->preprocess.crop_size, vision->image_size);
+}
+
+static int open_vision(struct model *m, struct device *dev, const char *dir, int n_positions,
+                       struct error *err)
 {
     if (!m->cfg.has_vision) return 0;
     char *path = xprintf("%s/preprocessor_config.json", dir);
     int result = preprocess_config_load(&m->preprocess, path, err);
-    if (result == 0 && m->preprocess.crop_size != m->cfg.vision.image_size)
-        result = error_set(err, ERROR_BAD_REQUEST,
-                           "%s: crop_size is %d, but the tower's image_size is %d", path,
-                           m->preprocess.crop_size, m->cfg.vision.image_size);
+    if (result == 0) result = check_preprocess(m, path, err);
     free(path);
     if (result != 0) return -1;
     struct image_layout largest;
     preprocess_largest(&m->preprocess, &largest);
     m->max_image_tokens = vision_n_tokens(&m->cfg.vision, &largest);
-    return vision_open(&m->vision, dev, m->tensors, &m->cfg.vision, &largest, m->cfg.lm.hidden,
-                       err);
+    if (m->max_image_tokens > n_positions) m->max_image_tokens = n_positions;
+    const struct vision_limits limits = {.n_tiles = largest.n_tiles,
+                                         .n_tokens = m->max_image_tokens};
+    return vision_open(&m->vision, dev, m->tensors, &m->cfg.vision, &limits, m->cfg.lm.hidden, err);
 }
 
 int model_open(struct model **out, struct device *dev, const char *dir,
@@ -56,17 +72,11 @@ int model_open(struct model **out, struct device *dev, const char *dir,
     struct model *m = xcalloc(1, sizeof(*m));
     m->dev = dev;
     m->cfg = *cfg;
-    if (m->cfg.family == FAMILY_LLAVA_NEXT) {
-        error_set(err, ERROR_BAD_REQUEST,
-                  "%s/config.json: model_type llava_next is not served yet; llava and llama are",
-                  dir);
-        goto failed;
-    }
     if (config_load_generation(dir, &m->generation, err) != 0) goto failed;
     if (open_text(m, dir, template_name, err) != 0) goto failed;
     if (safetensors_open(&m->tensors, dir, err) != 0) goto failed;
     if (lm_open(&m->lm, dev, m->tensors, &m->cfg.lm, n_positions, err) != 0) goto failed;
-    if (open_vision(m, dev, dir, err) != 0) goto failed;
+    if (open_vision(m, dev, dir, n_positions, err) != 0) goto failed;
     *out = m;
     return 0;
 

@@ -21,7 +21,7 @@ struct model {
     struct tokenizer *tokenizer;
     const struct chat_template *chat_template; /* built in */
     struct preprocess_config preprocess;       /* if vision */
-    int max_image_tokens;                      /* of one picture */
+    int max_image_tokens; /* of one picture that fits the context; 0 without a tower */
 };
 
 /* cfg: the folder's, by config_load.  n_positions: positions that can occur, trees included, as for

@@ -5,7 +5,7 @@ import json
 import pytest
 from daemon import GOLDEN, Daemon, data_url
 
-FOLDERS = ["llava15-tiny", "llava15-sharded-midnames", "llama-tiny"]
+FOLDERS = ["llava15-tiny", "llava15-sharded-midnames", "llavanext-tiny", "llama-tiny"]
 # test/golden/hf/README.md: float32 runs differ by up to 1e-3 in log-probabilities at most.
 TOLERANCE = 1e-3
 SMALL_MARGIN = 2e-3

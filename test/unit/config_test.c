@@ -88,6 +88,8 @@ TEST(other_families_are_read)
     struct model_config next = load("golden/vispec/llava-next-tiny");
     CHECK_INT(next.family, ==, FAMILY_LLAVA_NEXT);
     CHECK_INT(next.lm.n_layers, ==, 4);
+    CHECK_INT(next.vision.kind, ==, VISION_ANYRES);
+    CHECK_INT(load("golden/hf/models/llava15-tiny").vision.kind, ==, VISION_CLIP);
     struct model_config llama = load("golden/hf/models/llama-tiny");
     CHECK_INT(llama.family, ==, FAMILY_LLAMA);
     CHECK_INT(llama.lm.head_dim, ==, 128);
@@ -151,6 +153,9 @@ TEST(what_we_do_not_compute_is_refused_with_key_and_value)
     check_refused("{\"model_type\": \"llava\", \"image_token_index\": 32000}", "image_token_index");
     check_refused("{\"model_type\": \"llava\", \"vision_feature_layer\": [-2, -3]}",
                   "vision_feature_layer is [-2,-3]");
+    check_refused("{\"model_type\": \"llava_next\", \"image_token_index\": 5,"
+                  "\"vision_feature_select_strategy\": \"full\"}",
+                  "vision_feature_select_strategy is \"full\", not default");
     check_refused("{\"model_type\": \"llava\", \"vision_config\": {\"model_type\": \"siglip\"}}",
                   "model_type is \"siglip\"");
 }

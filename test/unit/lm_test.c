@@ -272,6 +272,11 @@ TEST(llava_in_shards_gives_the_golden_logits_and_tokens)
                  llava_cases, 7, 606);
 }
 
+TEST(llava_1_6_gives_the_golden_logits_and_tokens)
+{
+    check_folder("golden/hf/models/llavanext-tiny", "llavanext-tiny", llava_cases, 7, 606);
+}
+
 TEST(llama_with_a_head_size_of_its_own_gives_the_golden_logits_and_tokens)
 {
     check_folder("golden/hf/models/llama-tiny", "llama-tiny", llama_cases, 6, -1);
