@@ -12,6 +12,8 @@
  * tower or as the tower's features. */
 struct prompt_image {
     int first, n;
+    int n_columns;             /* tokens of a row of the picture under M-RoPE, else 0 */
+    int rope_delta;            /* of the tokens behind the picture: rotary position - position */
     struct vision_input input; /* pixels and index are owned; pixels NULL if there are features */
     float *features;           /* [n][hidden], owned */
 };
@@ -21,6 +23,14 @@ struct prompt {
     int n_images;
     struct prompt_image images[MAX_IMAGES];
 };
+
+/* Sets the images' rope_delta, once their places and sizes are known. */
+void prompt_set_rope_deltas(struct prompt *p);
+
+/* Rotary position of a token on three axes.  `image`: the picture that holds it if is_image, else
+ * the last one before it, -1 where there is none. */
+void prompt_rope_position(const struct prompt *p, int pos, int image, bool is_image,
+                          int32_t out[3]);
 
 /* Owned by the engine's queue while it waits, then by the seat it sits in.  gen.sampling is
  * complete: limits clamped, the model's end tokens among stop_ids. */

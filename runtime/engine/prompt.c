@@ -30,6 +30,7 @@ static int preprocess(struct prompt_image *im, const struct engine *e,
     im->n = vision_n_tokens(&m->cfg.vision, &in->layout);
     *n_tokens += (size_t)im->n;
     if (*n_tokens >= (size_t)engine_info(e)->max_model_len) return too_long(e, *n_tokens, err);
+    im->n_columns = vision_n_columns(&m->cfg.vision, &in->layout);
     in->index = vision_index_new(&m->cfg.vision, &in->layout);
     in->pixels = xcalloc(in->layout.n_values, sizeof(float));
     preprocess_picture(&m->preprocess, &in->layout, picture, in->pixels);
@@ -101,6 +102,7 @@ int prompt_build(struct prompt **out, const struct engine *e, const struct chat_
     if (load_images(p, e, image_urls, n_images, err) != 0) goto failed;
     if (tokenize(p, m, messages, (size_t)n_messages, err) != 0) goto failed;
     qsort(p->images, (size_t)p->n_images, sizeof(p->images[0]), by_place);
+    prompt_set_rope_deltas(p);
     if (p->tokens.n >= (size_t)engine_info(e)->max_model_len) {
         too_long(e, p->tokens.n, err);
         goto failed;
@@ -111,6 +113,32 @@ int prompt_build(struct prompt **out, const struct engine *e, const struct chat_
 failed:
     prompt_free(p);
     return -1;
+}
+
+/* M-RoPE: a picture's tokens share one temporal position and count rows and columns from there;
+ * what follows goes on behind the larger of both.  Else a token's rotary position is its own. */
+void prompt_set_rope_deltas(struct prompt *p)
+{
+    int delta = 0;
+    for (int i = 0; i < p->n_images; i++) {
+        struct prompt_image *im = &p->images[i];
+        int n_columns = im->n_columns, n_rows = n_columns > 0 ? im->n / n_columns : 0;
+        if (n_columns > 0) delta += (n_rows > n_columns ? n_rows : n_columns) - im->n;
+        im->rope_delta = delta;
+    }
+}
+
+void prompt_rope_position(const struct prompt *p, int pos, int image, bool is_image, int32_t out[3])
+{
+    int before = is_image ? image - 1 : image;
+    int delta = before >= 0 ? p->images[before].rope_delta : 0;
+    out[0] = out[1] = out[2] = pos + delta;
+    if (!is_image || p->images[image].n_columns == 0) return;
+    const struct prompt_image *im = &p->images[image];
+    int i = pos - im->first;
+    out[0] = im->first + delta;
+    out[1] = out[0] + i / im->n_columns;
+    out[2] = out[0] + i % im->n_columns;
 }
 
 void prompt_free(struct prompt *p)

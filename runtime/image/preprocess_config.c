@@ -335,6 +335,9 @@ int preprocess_limit_pixels(struct preprocess_config *cfg, int min_pixels, int m
                          min_pixels ? "--min-pixels" : "--max-pixels");
     if (min_pixels == 0) min_pixels = cfg->min_pixels;
     if (max_pixels == 0) max_pixels = cfg->max_pixels;
+    if (max_pixels > MAX_PREPROCESS_PIXELS)
+        return error_set(err, ERROR_BAD_REQUEST, "--max-pixels %d is more than %d", max_pixels,
+                         MAX_PREPROCESS_PIXELS);
     if (min_pixels > max_pixels)
         return error_set(err, ERROR_BAD_REQUEST, "--min-pixels %d is more than --max-pixels %d",
                          min_pixels, max_pixels);

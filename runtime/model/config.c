@@ -18,20 +18,73 @@ enum {
     MAX_VOCAB = 1 << 22,
     MAX_POSITIONS = 1 << 24,
     MAX_IMAGE_SIZE = 4096,
+    MAX_QWEN_LAYERS = 64, /* bits of full_layers */
+    MAX_MERGE = 16,
 };
 
 /* ---- the language model --------------------------------------------------------------------- */
 
-/* Plain rotary positions only.  The settings stand in rope_scaling (transformers 4) or, theta
+/* What transformers takes where a key is absent. */
+static const struct lm_config llama_defaults = {.hidden = 4096,
+                                                .intermediate = 11008,
+                                                .n_layers = 32,
+                                                .n_heads = 32,
+                                                .vocab = 32000,
+                                                .max_positions = 2048,
+                                                .rms_eps = 1e-6F,
+                                                .rope_theta = 1e4};
+static const struct lm_config qwen2_defaults = {.hidden = 4096,
+                                                .intermediate = 22016,
+                                                .n_layers = 32,
+                                                .n_heads = 32,
+                                                .n_kv_heads = 32,
+                                                .vocab = 151936,
+                                                .max_positions = 32768,
+                                                .rms_eps = 1e-6F,
+                                                .rope_theta = 1e4,
+                                                .qkv_bias = true};
+static const struct lm_config qwen2_5_vl_defaults = {.hidden = 8192,
+                                                     .intermediate = 29568,
+                                                     .n_layers = 80,
+                                                     .n_heads = 64,
+                                                     .n_kv_heads = 8,
+                                                     .vocab = 152064,
+                                                     .max_positions = 32768,
+                                                     .rms_eps = 1e-5F,
+                                                     .rope_theta = 1e6,
+                                                     .qkv_bias = true};
+
+enum rope_kind { ROPE_1D, ROPE_1D_OF_MROPE, ROPE_MROPE };
+
+/* The axes of M-RoPE: pairs of each; by default those of all published models. */
+static void read_sections(struct fields *r, const json_t *scaling, const json_t *parameters,
+                          struct lm_config *out)
+{
+    const json_t *sections = fields_get(parameters, "mrope_section");
+    if (!sections) sections = fields_get(scaling, "mrope_section");
+    int section[3] = {16, 24, 24}, n = 0;
+    bool is_good = !sections || json_array_size(sections) == 3;
+    for (size_t i = 0; i < 3; i++) {
+        json_int_t pairs = sections ? json_integer_value(json_array_get(sections, i)) : section[i];
+        is_good = is_good && pairs > 0 && pairs <= MAX_HEAD_DIM;
+        section[i] = is_good ? (int)pairs : 0;
+        n += section[i];
+    }
+    if (!is_good || n != out->head_dim / 2)
+        fields_fail(r, "mrope_section", sections, "not three numbers that add up to head_dim / 2");
+    memcpy(out->rope_section, section, sizeof(section));
+}
+
+/* Unscaled rotary positions only.  The settings stand in rope_scaling (transformers 4) or, theta
  * included, in rope_parameters (5). */
-static void read_rope(struct fields *r, const json_t *text, bool may_be_mrope,
+static void read_rope(struct fields *r, const json_t *text, enum rope_kind kind, double theta,
                       struct lm_config *out)
 {
     static const char *const kinds[] = {"default", "mrope"};
     const json_t *parameters = fields_object(r, text, "rope_parameters");
     const json_t *scaling = fields_object(r, text, "rope_scaling");
-    int n_kinds = may_be_mrope ? 2 : 1;
-    double theta = fields_number(r, text, "rope_theta", 10000, 1, 1e12);
+    int n_kinds = kind == ROPE_1D ? 1 : 2;
+    theta = fields_number(r, text, "rope_theta", theta, 1, 1e12);
     out->rope_theta = fields_number(r, parameters, "rope_theta", theta, 1, 1e12);
     fields_name(r, parameters, "rope_type", 0, kinds, n_kinds);
     fields_name(r, scaling, "rope_type", 0, kinds, n_kinds);
@@ -40,22 +93,29 @@ static void read_rope(struct fields *r, const json_t *text, bool may_be_mrope,
     fields_number(r, parameters, "partial_rotary_factor", 1, 1, 1);
     out->rope_section[0] = out->head_dim / 2;
     out->rope_section[1] = out->rope_section[2] = 0;
+    if (kind == ROPE_MROPE) read_sections(r, scaling, parameters, out);
 }
 
-/* The keys of a Llama decoder, with the defaults of transformers' LlamaConfig. */
-static void read_decoder(struct fields *r, const json_t *text, struct lm_config *out)
+/* The keys of a Llama decoder. */
+static void read_decoder(struct fields *r, const json_t *text, const struct lm_config *defaults,
+                         struct lm_config *out)
 {
     static const char *const silu[] = {"silu"};
+    const struct lm_config *d = defaults;
     *out = (struct lm_config){
-        .hidden = fields_int(r, text, "hidden_size", 4096, 1, MAX_WIDTH),
-        .intermediate = fields_int(r, text, "intermediate_size", 11008, 1, MAX_INTERMEDIATE),
-        .n_layers = fields_int(r, text, "num_hidden_layers", 32, 1, MAX_LAYERS),
-        .n_heads = fields_int(r, text, "num_attention_heads", 32, 1, MAX_HEADS),
-        .vocab = fields_int(r, text, "vocab_size", 32000, 1, MAX_VOCAB),
-        .max_positions = fields_int(r, text, "max_position_embeddings", 2048, 1, MAX_POSITIONS),
-        .rms_eps = (float)fields_number(r, text, "rms_norm_eps", 1e-6, 0, 1),
+        .hidden = fields_int(r, text, "hidden_size", d->hidden, 1, MAX_WIDTH),
+        .intermediate =
+            fields_int(r, text, "intermediate_size", d->intermediate, 1, MAX_INTERMEDIATE),
+        .n_layers = fields_int(r, text, "num_hidden_layers", d->n_layers, 1, MAX_LAYERS),
+        .n_heads = fields_int(r, text, "num_attention_heads", d->n_heads, 1, MAX_HEADS),
+        .vocab = fields_int(r, text, "vocab_size", d->vocab, 1, MAX_VOCAB),
+        .max_positions =
+            fields_int(r, text, "max_position_embeddings", d->max_positions, 1, MAX_POSITIONS),
+        .rms_eps = (float)fields_number(r, text, "rms_norm_eps", (double)d->rms_eps, 0, 1),
+        .qkv_bias = d->qkv_bias,
     };
-    out->n_kv_heads = fields_int(r, text, "num_key_value_heads", out->n_heads, 1, MAX_HEADS);
+    out->n_kv_heads = fields_int(r, text, "num_key_value_heads",
+                                 d->n_kv_heads ? d->n_kv_heads : out->n_heads, 1, MAX_HEADS);
     if (out->n_heads % out->n_kv_heads != 0)
         fields_fail(r, "num_key_value_heads", fields_get(text, "num_key_value_heads"),
                     "not a divisor of num_attention_heads");
@@ -68,16 +128,22 @@ static void read_decoder(struct fields *r, const json_t *text, struct lm_config 
     fields_name(r, text, "hidden_act", 0, silu, 1);
 }
 
-static void read_lm(struct fields *r, const json_t *text, bool ties, struct lm_config *out)
+static void refuse_true(struct fields *r, const json_t *object, const char *key)
 {
-    read_decoder(r, text, out);
-    read_rope(r, text, false, out);
+    if (fields_bool(r, object, key, false))
+        fields_fail(r, key, fields_get(object, key), "not false");
+}
+
+static void read_lm(struct fields *r, const json_t *text, const struct lm_config *defaults,
+                    enum rope_kind rope, bool ties, struct lm_config *out)
+{
+    read_decoder(r, text, defaults, out);
+    read_rope(r, text, rope, defaults->rope_theta, out);
     out->tie_embeddings = fields_bool(r, text, "tie_word_embeddings", ties);
     /* Llama's attention_bias and mlp_bias would put biases on o_proj and the MLP too. */
-    if (fields_bool(r, text, "attention_bias", false))
-        fields_fail(r, "attention_bias", fields_get(text, "attention_bias"), "not false");
-    if (fields_bool(r, text, "mlp_bias", false))
-        fields_fail(r, "mlp_bias", fields_get(text, "mlp_bias"), "not false");
+    refuse_true(r, text, "attention_bias");
+    refuse_true(r, text, "mlp_bias");
+    refuse_true(r, text, "use_sliding_window");
 }
 
 /* ---- the vision tower ----------------------------------------------------------------------- */
@@ -136,6 +202,53 @@ static void read_vision(struct fields *r, const json_t *root, struct vision_conf
     out->n_tokens = side * side + (out->drop_class ? 0 : 1);
 }
 
+/* The layers of Qwen's tower that see the whole picture. */
+static uint64_t read_full_layers(struct fields *r, const json_t *vision, int n_layers)
+{
+    const json_t *layers = fields_get(vision, "fullatt_block_indexes");
+    uint64_t full = 1 << 7 | 1 << 15 | 1 << 23 | UINT64_C(1) << 31;
+    if (layers) full = 0;
+    if (layers && !json_is_array(layers))
+        fields_fail(r, "fullatt_block_indexes", layers, "not a list of layers");
+    for (size_t i = 0; i < json_array_size(layers); i++) {
+        const json_t *layer = json_array_get(layers, i);
+        json_int_t index = json_integer_value(layer);
+        if (json_is_integer(layer) && index >= 0 && index < n_layers)
+            full |= UINT64_C(1) << index;
+        else
+            fields_fail(r, "fullatt_block_indexes", layers, "not layers of the tower");
+    }
+    return full;
+}
+
+static void read_qwen_vision(struct fields *r, const json_t *root, int lm_hidden,
+                             struct vision_config *out)
+{
+    static const char *const silu[] = {"silu"};
+    const json_t *vision = fields_object(r, root, "vision_config");
+    *out = (struct vision_config){
+        .kind = VISION_QWEN,
+        .hidden = fields_int(r, vision, "hidden_size", 3584, 1, MAX_WIDTH),
+        .intermediate = fields_int(r, vision, "intermediate_size", 3420, 1, MAX_INTERMEDIATE),
+        .n_layers = fields_int(r, vision, "depth", 32, 1, MAX_QWEN_LAYERS),
+        .n_heads = fields_int(r, vision, "num_heads", 16, 1, MAX_HEADS),
+        .patch = fields_int(r, vision, "patch_size", 14, 1, MAX_IMAGE_SIZE),
+        .merge = fields_int(r, vision, "spatial_merge_size", 2, 1, MAX_MERGE),
+        .n_frames = fields_int(r, vision, "temporal_patch_size", 2, 1, MAX_MERGE),
+    };
+    int token = out->patch * out->merge;
+    int window = fields_int(r, vision, "window_size", 112, token, MAX_IMAGE_SIZE);
+    out->window = window / token;
+    out->full_layers = read_full_layers(r, vision, out->n_layers);
+    fields_name(r, vision, "hidden_act", 0, silu, 1);
+    fields_int(r, vision, "in_chans", 3, 3, 3);
+    fields_int(r, vision, "in_channels", 3, 3, 3);
+    fields_int(r, vision, "out_hidden_size", lm_hidden, lm_hidden, lm_hidden);
+    if (out->hidden % (8 * out->n_heads) != 0)
+        fields_fail(r, "vision_config.num_heads", fields_get(vision, "num_heads"),
+                    "and hidden_size over it is not a multiple of 8");
+}
+
 /* ---- families ------------------------------------------------------------------------------- */
 
 static void read_llava(struct fields *r, const json_t *root, struct model_config *out)
@@ -143,7 +256,8 @@ static void read_llava(struct fields *r, const json_t *root, struct model_config
     static const char *const text_kinds[] = {"llama"};
     const json_t *text = fields_object(r, root, "text_config");
     fields_name(r, text, "model_type", 0, text_kinds, 1);
-    read_lm(r, text, fields_bool(r, root, "tie_word_embeddings", false), &out->lm);
+    read_lm(r, text, &llama_defaults, ROPE_1D, fields_bool(r, root, "tie_word_embeddings", false),
+            &out->lm);
     out->has_vision = true;
     read_vision(r, root, &out->vision);
     out->vision.kind = out->family == FAMILY_LLAVA_NEXT ? VISION_ANYRES : VISION_CLIP;
@@ -152,29 +266,51 @@ static void read_llava(struct fields *r, const json_t *root, struct model_config
                     fields_get(root, "vision_feature_select_strategy"), "not default");
     int id = fields_int(r, root, "image_token_id", 32000, 0, MAX_VOCAB);
     out->image_token = fields_int(r, root, "image_token_index", id, 0, MAX_VOCAB);
-    if (out->image_token >= out->lm.vocab)
-        fields_fail(r, "image_token_index", json_object_get(root, "image_token_index"),
-                    "not below vocab_size");
+}
+
+/* The text's keys stand in text_config, in older files beside the others. */
+static void read_qwen(struct fields *r, const json_t *root, struct model_config *out)
+{
+    const json_t *text = fields_object(r, root, "text_config");
+    read_lm(r, text ? text : root, &qwen2_5_vl_defaults, ROPE_MROPE,
+            fields_bool(r, root, "tie_word_embeddings", false), &out->lm);
+    out->has_vision = true;
+    read_qwen_vision(r, root, out->lm.hidden, &out->vision);
+    out->image_token = fields_int(r, root, "image_token_id", 151655, 0, MAX_VOCAB);
 }
 
 static void read_model(struct fields *r, const json_t *root, struct model_config *out)
 {
-    static const char *const families[] = {
-        [FAMILY_LLAVA] = "llava", [FAMILY_LLAVA_NEXT] = "llava_next", [FAMILY_LLAMA] = "llama"};
+    static const char *const families[] = {[FAMILY_LLAVA] = "llava",
+                                           [FAMILY_LLAVA_NEXT] = "llava_next",
+                                           [FAMILY_QWEN2_5_VL] = "qwen2_5_vl",
+                                           [FAMILY_LLAMA] = "llama",
+                                           [FAMILY_QWEN2] = "qwen2"};
     memset(out, 0, sizeof(*out));
+    out->image_token = -1;
     const json_t *type = fields_get(root, "model_type");
     if (!type)
         fields_fail(r, "model_type", json_object_get(root, "model_type"), "not an architecture");
-    out->family = (enum model_family)fields_name(r, root, "model_type", FAMILY_LLAMA, families, 3);
+    out->family = (enum model_family)fields_name(r, root, "model_type", FAMILY_LLAMA, families, 5);
     switch (out->family) {
     case FAMILY_LLAVA:
     case FAMILY_LLAVA_NEXT:
         read_llava(r, root, out);
         break;
-    default:
-        out->image_token = -1;
-        read_lm(r, root, false, &out->lm);
+    case FAMILY_QWEN2_5_VL:
+        read_qwen(r, root, out);
+        break;
+    case FAMILY_LLAMA:
+        read_lm(r, root, &llama_defaults, ROPE_1D, false, &out->lm);
+        break;
+    case FAMILY_QWEN2:
+        read_lm(r, root, &qwen2_defaults, ROPE_1D, false, &out->lm);
+        break;
     }
+    const char *key =
+        fields_get(root, "image_token_index") ? "image_token_index" : "image_token_id";
+    if (out->image_token >= out->lm.vocab)
+        fields_fail(r, key, fields_get(root, key), "not below vocab_size");
 }
 
 static void add_eos(struct fields *r, const json_t *value, struct generation_config *out)
@@ -227,8 +363,8 @@ static void read_draft(struct fields *r, const json_t *root, const struct lm_con
 {
     static const char *const rows[] = {"adaptor", "all", "none"};
     memset(out, 0, sizeof(*out));
-    read_decoder(r, root, &out->layer);
-    read_rope(r, root, true, &out->layer);
+    read_decoder(r, root, &llama_defaults, &out->layer);
+    read_rope(r, root, ROPE_1D_OF_MROPE, llama_defaults.rope_theta, &out->layer);
     out->layer.n_layers = fields_int(r, root, "num_hidden_layers", 1, 1, 1);
     bool bias = fields_bool(r, root, "attention_bias", false);
     out->layer.qkv_bias = fields_bool(r, root, "qkv_bias", bias);

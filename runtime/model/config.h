@@ -14,8 +14,8 @@
 enum model_family {
     FAMILY_LLAVA,      /* LLaVA-1.5 */
     FAMILY_LLAVA_NEXT, /* LLaVA-1.6 */
-    FAMILY_LLAMA,      /* text only */
     FAMILY_QWEN2_5_VL,
+    FAMILY_LLAMA, /* text only */
     FAMILY_QWEN2, /* text only */
 };
 
@@ -46,10 +46,10 @@ struct vision_config {
     bool drop_class; /* select strategy "default" drops the class token, "full" keeps it */
     int n_tokens;    /* CLIP, ANYRES: tokens of one pass of the tower, after that */
 
-    int merge, temporal_patch; /* QWEN: merge x merge patches become a token */
-    int window;                /* QWEN: pixels of a window's side */
-    uint64_t full_layers;      /* QWEN: bit i: layer i attends to the whole picture */
-    int out_hidden;            /* QWEN: of the merger; the language model's hidden size */
+    int merge;            /* QWEN: merge x merge patches become a token */
+    int n_frames;         /* QWEN: copies of a picture in a temporal patch */
+    int window;           /* QWEN: tokens of a window's side */
+    uint64_t full_layers; /* QWEN: bit i: layer i attends to the whole picture */
 };
 
 struct model_config {

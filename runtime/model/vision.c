@@ -1,11 +1,11 @@
 #include "runtime/model/vision.h"
 
-#include <assert.h>
 #include <stdlib.h>
 
 #include "runtime/mem.h"
 #include "runtime/model/anyres_tower.h"
 #include "runtime/model/clip_tower.h"
+#include "runtime/model/qwen_tower.h"
 
 struct vision {
     struct vision_config cfg;
@@ -13,34 +13,39 @@ struct vision {
     struct device *dev;          /* borrowed */
     struct clip_tower *clip;     /* CLIP */
     struct anyres_tower *anyres; /* ANYRES */
+    struct qwen_tower *qwen;     /* QWEN */
     void *rows;                  /* act [limits.n_tokens][lm_hidden] */
 };
 
 int vision_n_tokens(const struct vision_config *cfg, const struct image_layout *layout)
 {
-    switch (cfg->kind) {
-    case VISION_CLIP:
-        return cfg->n_tokens;
-    case VISION_ANYRES:
-        return anyres_n_tokens(cfg, layout);
-    case VISION_QWEN:
-        break;
-    }
-    assert(!"a kind of tower that does not exist yet");
-    return 0;
+    if (cfg->kind == VISION_QWEN) return qwen_n_tokens(cfg, layout);
+    return cfg->kind == VISION_ANYRES ? anyres_n_tokens(cfg, layout) : cfg->n_tokens;
+}
+
+int vision_n_columns(const struct vision_config *cfg, const struct image_layout *layout)
+{
+    return cfg->kind == VISION_QWEN ? layout->grid_w / cfg->merge : 0;
 }
 
 int32_t *vision_index_new(const struct vision_config *cfg, const struct image_layout *layout)
 {
+    if (cfg->kind == VISION_QWEN) return qwen_index_new(cfg, layout);
     return cfg->kind == VISION_ANYRES ? anyres_index_new(cfg, layout) : NULL;
 }
 
 static int open_tower(struct vision *v, const struct safetensors *st,
                       const struct vision_limits *limits, struct error *err)
 {
-    if (v->cfg.kind == VISION_ANYRES)
+    switch (v->cfg.kind) {
+    case VISION_CLIP:
+        break;
+    case VISION_ANYRES:
         return anyres_tower_open(&v->anyres, v->dev, st, &v->cfg, limits->n_tiles, limits->n_tokens,
                                  v->lm_hidden, err);
+    case VISION_QWEN:
+        return qwen_tower_open(&v->qwen, v->dev, st, &v->cfg, limits->n_tokens, v->lm_hidden, err);
+    }
     return clip_tower_open(&v->clip, v->dev, st, &v->cfg, v->lm_hidden, err);
 }
 
@@ -67,6 +72,7 @@ void vision_close(struct vision *v)
     if (!v) return;
     clip_tower_close(v->clip);
     anyres_tower_close(v->anyres);
+    qwen_tower_close(v->qwen);
     device_free(v->dev, v->rows);
     free(v);
 }
@@ -76,6 +82,8 @@ void vision_encode(struct vision *v, struct stream *s, const struct vision_input
 {
     if (v->anyres)
         anyres_tower_encode(v->anyres, s, &in->layout, in->pixels, in->index, v->rows);
+    else if (v->qwen)
+        qwen_tower_encode(v->qwen, s, &in->layout, in->pixels, in->index, v->rows);
     else
         clip_tower_encode(v->clip, s, in->pixels, v->rows);
     const struct to_float_args to_float = {.src = v->rows,

@@ -1,7 +1,7 @@
 /* The vision tower and its projector: a picture's pixels to image tokens in the vector pool.
  *
  * One picture at a time, so that an image's features never depend on its neighbours.  Engine thread
- * only, but for the first two, which any thread may call. */
+ * only, but for the first three, which any thread may call. */
 #ifndef RUNTIME_MODEL_VISION_H
 #define RUNTIME_MODEL_VISION_H
 
@@ -14,6 +14,9 @@ struct vision;
 
 /* Tokens that a picture of this layout has in the prompt. */
 int vision_n_tokens(const struct vision_config *cfg, const struct image_layout *layout);
+
+/* Tokens of one of its rows where rotary positions have axes (M-RoPE), else 0. */
+int vision_n_columns(const struct vision_config *cfg, const struct image_layout *layout);
 
 /* What the tower reads beside the pixels: where each row of the picture goes.  The caller frees it;
  * NULL where the order is always the same. */

@@ -232,6 +232,7 @@ TEST(limits_on_pixels_come_from_either_key_and_from_the_command_line)
     CHECK_INT(cfg.max_pixels, ==, 7840);
     CHECK_INT(preprocess_limit_pixels(&cfg, 7841, 0, &err), ==, -1);
     CHECK(strstr(err.text, "--min-pixels 7841 is more than --max-pixels 7840") != NULL);
+    CHECK_INT(preprocess_limit_pixels(&cfg, 0, MAX_PREPROCESS_PIXELS + 1, &err), ==, -1);
     CHECK_INT(preprocess_limit_pixels(&clip, 0, 7840, &err), ==, -1);
     CHECK(strstr(err.text, "--max-pixels: this model's pictures have a fixed size") != NULL);
     CHECK_INT(preprocess_limit_pixels(&clip, 0, 0, &err), ==, 0);

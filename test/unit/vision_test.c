@@ -8,6 +8,7 @@
 
 #include "runtime/image/decode.h"
 #include "runtime/model/weights.h"
+#include "test/folder.h"
 #include "test/golden.h"
 #include "test/test.h"
 
@@ -25,18 +26,24 @@ struct fixture {
     float *features; /* [MAX_TOKENS][hidden] */
 };
 
-static struct fixture open_fixture(const char *folder)
+/* The config of a folder and the tensors of one at `path`. */
+static struct fixture open_tensors(const char *folder, const char *path)
 {
     struct fixture f = {.dev = device_open("cpu", 2)};
     struct error err;
     f.s = stream_open(f.dev);
     if (config_load(test_path(folder), &f.cfg, &err) != 0 ||
-        safetensors_open(&f.st, test_path(folder), &err) != 0 ||
+        safetensors_open(&f.st, path, &err) != 0 ||
         vision_open(&f.vision, f.dev, f.st, &f.cfg.vision, &limits, f.cfg.lm.hidden, &err) != 0)
         test_fail(__FILE__, __LINE__, "%s", err.text);
     f.features =
         device_alloc(f.dev, MAX_TOKENS * (size_t)f.cfg.lm.hidden * sizeof(float), "features");
     return f;
+}
+
+static struct fixture open_fixture(const char *folder)
+{
+    return open_tensors(folder, test_path(folder));
 }
 
 static void close_fixture(struct fixture *f)
@@ -235,6 +242,17 @@ static void check_two_images(const char *model, const char *cases)
     close_fixture(&f);
 }
 
+static void check_refused(const struct fixture *f, const struct vision_config *cfg, int lm_hidden,
+                          const char *wanted)
+{
+    struct vision *v = NULL;
+    struct error err;
+    CHECK_INT(vision_open(&v, f->dev, f->st, cfg, &limits, lm_hidden, &err), ==, -1);
+    CHECK(v == NULL && strchr(err.text, '\n') == NULL);
+    if (!strstr(err.text, wanted) || !strstr(err.text, "-tiny/model.safetensors: "))
+        test_fail(__FILE__, __LINE__, "\"%s\" is not in: %s", wanted, err.text);
+}
+
 TEST(tiles_of_a_picture_give_the_golden_features_with_newlines_and_without_padding)
 {
     check_pictures("llavanext-tiny", "llavanext-tiny");
@@ -266,6 +284,48 @@ TEST(token_counts_of_tiled_pictures_are_those_of_the_reference)
         CHECK_INT(n_tokens, <=, vision_n_tokens(&vision, &largest));
     }
     json_decref(cases);
+}
+
+TEST(patches_of_a_picture_of_any_size_give_the_golden_features)
+{
+    check_pictures("qwen25vl-tiny", "qwen25vl-tiny");
+    check_two_images("qwen2_5_vl-tiny", "cases_qwen");
+}
+
+TEST(the_names_of_transformers_5_give_the_same_features_of_patches)
+{
+    struct folder folder = folder_new();
+    folder_write_renamed(&folder, "model.safetensors",
+                         test_path("golden/hf/models/qwen25vl-tiny/model.safetensors"), "visual.",
+                         "model.visual.");
+    struct fixture f = open_tensors("golden/hf/models/qwen25vl-tiny", folder.path);
+    struct preprocess_config cfg = preprocess_config("golden/hf/models/qwen25vl-tiny");
+    struct golden *g =
+        golden_open(test_path("golden/hf/goldens/qwen25vl-tiny/c6_two_sizes.safetensors"));
+    size_t n;
+    const float *wanted = golden_f32(g, "image_features.0", &n);
+    check_picture(&f, &cfg, "golden/hf/models/images/m4.png", wanted, n,
+                  (int)(n / (size_t)f.cfg.lm.hidden));
+    golden_close(g);
+    close_fixture(&f);
+    folder_remove(&folder);
+}
+
+TEST(a_qwen_tower_that_does_not_fit_the_config_is_refused_with_both_shapes)
+{
+    struct fixture f = open_fixture("golden/hf/models/qwen25vl-tiny");
+    struct vision_config cfg = f.cfg.vision;
+    cfg.patch = 16;
+    check_refused(&f, &cfg, 128,
+                  "visual.patch_embed.proj.weight has shape [160, 3, 2, 14, 14], "
+                  "not [160, 3, 2, 16, 16]");
+    cfg = f.cfg.vision;
+    cfg.n_layers = 4;
+    check_refused(&f, &cfg, 128, "visual.blocks.3.attn.qkv.weight is missing");
+    check_refused(&f, &f.cfg.vision, 256,
+                  "visual.merger.mlp.2.weight has shape [128, 640], not "
+                  "[256, 640]");
+    close_fixture(&f);
 }
 
 /* ---- CLIP's settings ----------------------------------------------------------------------------
@@ -300,17 +360,6 @@ TEST(full_features_keep_the_class_token_in_front)
     vision_close(full);
     golden_close(g);
     close_fixture(&f);
-}
-
-static void check_refused(const struct fixture *f, const struct vision_config *cfg, int lm_hidden,
-                          const char *wanted)
-{
-    struct vision *v = NULL;
-    struct error err;
-    CHECK_INT(vision_open(&v, f->dev, f->st, cfg, &limits, lm_hidden, &err), ==, -1);
-    CHECK(v == NULL && strchr(err.text, '\n') == NULL);
-    if (!strstr(err.text, wanted) || !strstr(err.text, "llava15-tiny/model.safetensors: "))
-        test_fail(__FILE__, __LINE__, "\"%s\" is not in: %s", wanted, err.text);
 }
 
 TEST(a_tower_that_does_not_fit_the_config_is_refused_with_both_shapes)
