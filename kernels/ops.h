@@ -211,7 +211,7 @@ struct round_state {
 
 /* First operation of a round: leaves (seat becomes FREE), joins (seat becomes PREFILL, its counts,
  * prompt bits and g are cleared), page entries (target and draft tables; a draft page's valid
- * becomes 0), and marks the ids >= 0 of the round's prompt rows in in_prompt.  draft.table may be
+ * becomes 0), and marks the tokens of the round's prompt rows in in_prompt.  draft.table may be
  * NULL. */
 struct apply_args {
     struct round_state state;

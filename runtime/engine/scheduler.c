@@ -122,6 +122,7 @@ static struct prompt_row prompt_row_at(const struct scheduler *s, const struct p
     int image = image_at(prompt, pos);
     bool is_image = is_image_token(prompt, image, pos);
     struct prompt_row row = {.id = prompt->tokens.ids[pos],
+                             .token = prompt->tokens.ids[pos],
                              .draft_kind = pos > 0 ? DRAFT_ROW_FUSED : DRAFT_ROW_NONE,
                              .g_row = global_row(s, p, is_image ? image - 1 : image)};
     row.draft_id = row.id;
