@@ -132,6 +132,15 @@ struct draft_attention_args {
     bool is_scratch;
 };
 
+/* Rotates q and k of the vision tower's rows in place, as rope_append does.  Here the pairs of each
+ * axis have frequencies of their own (the table's maker sees to that). */
+struct vision_rope_args {
+    void *qkv;          /* act [n][3 n_heads head_dim] */
+    const int32_t *pos; /* [n][3] */
+    struct rope rope;
+    int32_t n, n_heads, head_dim;
+};
+
 /* Bidirectional attention of the vision tower inside each of n_segments runs of rows
  * first[i] .. first[i+1]-1 (windows; one run is full attention). */
 struct vision_attention_args {
@@ -202,7 +211,7 @@ struct round_state {
 
 /* First operation of a round: leaves (seat becomes FREE), joins (seat becomes PREFILL, its counts,
  * prompt bits and g are cleared), page entries (target and draft tables; a draft page's valid
- * becomes 0), and marks the ids >= 0 of the round's prompt rows in in_prompt.  draft.table may be
+ * becomes 0), and marks the tokens of the round's prompt rows in in_prompt.  draft.table may be
  * NULL. */
 struct apply_args {
     struct round_state state;
@@ -377,6 +386,7 @@ struct ops {
     void (*rope_append)(struct stream *, const struct rope_append_args *);
     void (*attention)(struct stream *, const struct attention_args *);
     void (*draft_attention)(struct stream *, const struct draft_attention_args *);
+    void (*vision_rope)(struct stream *, const struct vision_rope_args *);
     void (*vision_attention)(struct stream *, const struct vision_attention_args *);
     void (*patches)(struct stream *, const struct patches_args *);
     void (*add_positions)(struct stream *, const struct add_positions_args *);

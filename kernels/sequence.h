@@ -98,6 +98,7 @@ enum draft_row {
 /* A token of a prompt.  Embeddings: id >= 0 is a token, id < 0 is row ~id of the vector pool. */
 struct prompt_row {
     int32_t id;         /* target's input */
+    int32_t token;      /* what penalties count: the id, of an image token its placeholder's */
     int32_t pos[3];     /* rotary position; three axes (temporal, height, width), equal on text */
     int32_t draft_kind; /* enum draft_row */
     int32_t draft_id;   /* draft's input */

@@ -3,6 +3,8 @@
 #ifndef TEST_FOLDER_H
 #define TEST_FOLDER_H
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +64,30 @@ static inline char *folder_read(const char *path, size_t *len)
     bytes[*len] = 0;
     fclose(file);
     return bytes;
+}
+
+/* Copies the .safetensors file at `path`; names of tensors that begin with `from` then begin with
+ * `to`. */
+static inline void folder_write_renamed(struct folder *f, const char *name, const char *path,
+                                        const char *from, const char *to)
+{
+    size_t len;
+    char *file = folder_read(path, &len);
+    uint64_t header_len;
+    memcpy(&header_len, file, sizeof(header_len));
+    const char *end = file + 8 + header_len;
+    char *out = malloc(8 + header_len * (1 + strlen(to)) + len), *at = out + 8;
+    for (const char *in = file + 8; in < end;) {
+        bool is_name = *in == '"' && strncmp(in + 1, from, strlen(from)) == 0;
+        *at++ = *in++;
+        if (is_name) at = stpcpy(at, to), in += strlen(from);
+    }
+    header_len = (uint64_t)(at - out - 8);
+    memcpy(out, &header_len, sizeof(header_len));
+    memcpy(at, end, (size_t)(file + len - end));
+    folder_write(f, name, out, (size_t)(at - out) + (size_t)(file + len - end));
+    free(file);
+    free(out);
 }
 
 #endif

@@ -5,11 +5,11 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/queue.h"
 
-static void mark_in_prompt(const struct round_state *st, int32_t seat, int32_t id)
+static void mark_in_prompt(const struct round_state *st, int32_t seat, int32_t token)
 {
-    REQUIRE(seat >= 0 && seat < st->max_seqs && id < st->vocab);
+    REQUIRE(seat >= 0 && seat < st->max_seqs && token >= 0 && token < st->vocab);
     size_t n_words = ((size_t)st->vocab + 31) / 32;
-    if (id >= 0) st->in_prompt[(size_t)seat * n_words + (size_t)id / 32] |= 1u << (id % 32);
+    st->in_prompt[(size_t)seat * n_words + (size_t)token / 32] |= 1u << (token % 32);
 }
 
 static void join(const struct round_state *st, const struct join *j)
@@ -50,7 +50,7 @@ static void apply_run(const struct apply_args *a)
         REQUIRE(c->first_row >= 0 && c->n_rows > 0 &&
                 c->first_row <= in->n_prompt_rows - c->n_rows);
         for (int r = 0; r < c->n_rows; r++)
-            mark_in_prompt(st, c->seat, in->prompt_rows[c->first_row + r].id);
+            mark_in_prompt(st, c->seat, in->prompt_rows[c->first_row + r].token);
     }
 }
 CPU_OPERATION(apply, apply_args)

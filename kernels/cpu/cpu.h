@@ -17,6 +17,7 @@ void cpu_silu_mul(struct stream *s, const struct silu_mul_args *args);
 void cpu_rope_append(struct stream *s, const struct rope_append_args *args);
 void cpu_attention(struct stream *s, const struct attention_args *args);
 void cpu_draft_attention(struct stream *s, const struct draft_attention_args *args);
+void cpu_vision_rope(struct stream *s, const struct vision_rope_args *args);
 void cpu_vision_attention(struct stream *s, const struct vision_attention_args *args);
 void cpu_patches(struct stream *s, const struct patches_args *args);
 void cpu_add_positions(struct stream *s, const struct add_positions_args *args);

@@ -1,4 +1,4 @@
-/* Rotary embedding, and new keys and values into the cache.
+/* Rotary embedding, and for the language model new keys and values into the cache.
  *
  *   (x[i], x[i + half])  ->  (x[i] cos - x[i + half] sin,  x[i + half] cos + x[i] sin),  half =
  * head_dim / 2 */
@@ -76,4 +76,19 @@ static void rope_append_run(const struct rope_append_args *a)
                         a->n_heads);
 }
 
+static void vision_rope_run(const struct vision_rope_args *a)
+{
+    const int half = a->head_dim / 2;
+    const size_t width = (size_t)3 * a->n_heads * a->head_dim;
+    REQUIRE(a->head_dim > 0 && a->head_dim % 2 == 0 && a->head_dim <= MAX_HEAD_DIM);
+#pragma omp parallel for if (a->n * width > PARALLEL_WORK)
+    for (int r = 0; r < a->n; r++) {
+        float cosines[MAX_HEAD_DIM / 2], sines[MAX_HEAD_DIM / 2];
+        angles(&a->rope, a->pos + 3 * (size_t)r, half, cosines, sines);
+        for (int h = 0; h < 2 * a->n_heads; h++) /* q heads, then k heads */
+            rotate((float *)a->qkv + r * width + (size_t)h * a->head_dim, half, cosines, sines);
+    }
+}
+
 CPU_OPERATION(rope_append, rope_append_args)
+CPU_OPERATION(vision_rope, vision_rope_args)

@@ -13,6 +13,7 @@ const struct ops cpu_ops = {
     .rope_append = cpu_rope_append,
     .attention = cpu_attention,
     .draft_attention = cpu_draft_attention,
+    .vision_rope = cpu_vision_rope,
     .vision_attention = cpu_vision_attention,
     .patches = cpu_patches,
     .add_positions = cpu_add_positions,

@@ -169,7 +169,7 @@ static void take_buffers(struct vispec *v)
     beam->h_row = device_alloc(v->dev, ints, "beam rows");
     beam->g_row = device_alloc(v->dev, ints, "beam rows");
     v->rope = (struct rope){
-        .table = rope_table_new(v->dev, cfg->rope_theta, cfg->head_dim, l->n_positions),
+        .table = rope_table_new(v->dev, cfg->rope_theta, cfg->head_dim, 1, l->n_positions),
         .n_pos = l->n_positions,
         .section = {cfg->head_dim / 2, 0, 0},
     };

@@ -212,7 +212,6 @@ static int choose_sizes(const struct engine_options *opt, const struct device *d
     limits->n_pages = (int)((slots + PAGE_LEN - 1) / PAGE_LEN);
     limits->max_pages = (info->max_model_len + slack + PAGE_LEN - 1) / PAGE_LEN;
     if (limits->n_pages < limits->max_pages) limits->n_pages = limits->max_pages;
-    limits->n_image_rows = limits->n_pages * PAGE_LEN;
 
     int n_tree_rows = limits->max_seqs * limits->n_nodes;
     int least = n_tree_rows + MIN_PROMPT_ROWS;
@@ -273,7 +272,6 @@ static void fill_info(struct engine *e, const struct engine_options *opt,
     info->vocab = cfg->lm.vocab;
     info->kv_cache_tokens = limits->n_pages * PAGE_LEN;
     info->has_vision = cfg->has_vision;
-    info->image_tokens = e->model->max_image_tokens;
     info->draft_depth = limits->depth;
     info->draft_top_k = limits->k;
     info->draft_nodes = limits->n_nodes;
@@ -298,10 +296,15 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
     if (config_load(opt->model_dir, &cfg, err) != 0) goto failed;
     if (open_device(e, opt, err) != 0) goto failed;
     if (choose_sizes(opt, e->dev, &cfg, &e->info, &limits, err) != 0) goto failed;
-    if (model_open(&e->model, e->dev, opt->model_dir, &cfg, opt->chat_template,
-                   limits.max_pages * PAGE_LEN, err) != 0)
-        goto failed;
+    const struct model_options model = {.dir = opt->model_dir,
+                                        .chat_template = opt->chat_template,
+                                        .n_positions = limits.max_pages * PAGE_LEN,
+                                        .min_pixels = opt->min_pixels,
+                                        .max_pixels = opt->max_pixels};
+    if (model_open(&e->model, e->dev, &cfg, &model, err) != 0) goto failed;
     if (open_draft(e, opt, &limits, err) != 0) goto failed;
+    /* Room for the pictures of any prompt that has pages, and what the draft keeps of them. */
+    limits.n_image_rows = limits.n_pages * PAGE_LEN + MAX_IMAGES * e->draft->n_image_outputs;
     e->round = round_open(e->dev, e->model->lm, e->draft, &limits);
     const struct scheduler_config scheduler = {
         .model = e->model,

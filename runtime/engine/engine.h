@@ -30,6 +30,8 @@ struct engine_options {
     const char *chat_template; /* built-in template's name [recognised by the folder's text] */
     const char *device;        /* "auto", "cpu" [auto] */
     int n_threads;             /* of the CPU device [all cores] */
+    int min_pixels,
+        max_pixels;    /* of a resized picture, where the family has such limits [folder] */
     int max_model_len; /* tokens of prompt and answer [the config's, or what the cache holds] */
     int max_num_seqs;  /* answers that run at once [8] */
     int max_num_batched_tokens; /* rows of one step [max(512, what the trees need + 64)] */
@@ -49,7 +51,6 @@ struct engine_info {
     int max_model_len, max_num_seqs, vocab;
     int kv_cache_tokens; /* what was reserved, after rounding to pages */
     bool has_vision;
-    int image_tokens; /* of one image, where all images have the same number */
     int draft_depth, draft_top_k, draft_nodes;
     struct generation_config defaults; /* where a client is silent */
 };

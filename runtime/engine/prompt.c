@@ -9,9 +9,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One picture's way from its data: URL to normalized pixels. */
-static int load_image(const struct model *m, const char *url, struct prompt_image *im,
-                      struct error *err)
+static int too_long(const struct engine *e, size_t n_tokens, struct error *err)
+{
+    return error_set_code(
+        err, ERROR_TOO_LONG, "context_length_exceeded",
+        "This model's maximum context length is %d tokens. However, your messages resulted in %zu "
+        "tokens, and the answer needs one at least.",
+        engine_info(e)->max_model_len, n_tokens);
+}
+
+/* A decoded picture to the tower's input.  What does not fit the context with the *n_tokens tokens
+ * of the pictures before takes no memory. */
+static int preprocess(struct prompt_image *im, const struct engine *e,
+                      const struct picture *picture, size_t *n_tokens, struct error *err)
+{
+    const struct model *m = engine_model(e);
+    struct vision_input *in = &im->input;
+    if (preprocess_layout(&m->preprocess, picture->width, picture->height, &in->layout, err) != 0)
+        return -1;
+    im->n = vision_n_tokens(&m->cfg.vision, &in->layout);
+    *n_tokens += (size_t)im->n;
+    if (*n_tokens >= (size_t)engine_info(e)->max_model_len) return too_long(e, *n_tokens, err);
+    im->n_columns = vision_n_columns(&m->cfg.vision, &in->layout);
+    in->index = vision_index_new(&m->cfg.vision, &in->layout);
+    in->pixels = xcalloc(in->layout.n_values, sizeof(float));
+    preprocess_picture(&m->preprocess, &in->layout, picture, in->pixels);
+    return 0;
+}
+
+/* One picture's way from its data: URL to the tower's input. */
+static int load_image(struct prompt_image *im, const struct engine *e, const char *url,
+                      size_t *n_tokens, struct error *err)
 {
     uint8_t *bytes;
     size_t len;
@@ -21,28 +49,23 @@ static int load_image(const struct model *m, const char *url, struct prompt_imag
     int result = decode_image(bytes, len, limits, &picture, err);
     free(bytes);
     if (result != 0) return -1;
-    result =
-        preprocess_layout(&m->preprocess, picture.width, picture.height, &im->layout, err);
-    if (result == 0) {
-        im->n = vision_n_tokens(&m->cfg.vision, &im->layout);
-        im->pixels = xcalloc(im->layout.n_values, sizeof(float));
-        preprocess_picture(&m->preprocess, &im->layout, &picture, im->pixels);
-    }
+    result = preprocess(im, e, &picture, n_tokens, err);
     picture_done(&picture);
     return result;
 }
 
-static int load_images(struct prompt *p, const struct model *m, const char *const *urls, int n,
+static int load_images(struct prompt *p, const struct engine *e, const char *const *urls, int n,
                        struct error *err)
 {
-    if (n > 0 && !m->vision)
+    size_t n_tokens = 0;
+    if (n > 0 && !engine_model(e)->vision)
         return error_set_code(err, ERROR_BAD_REQUEST, "unsupported_value",
                               "this model takes no pictures");
     if (n > MAX_IMAGES)
         return error_set_code(err, ERROR_BAD_REQUEST, "invalid_value",
                               "%d pictures, but at most %d can be in a request", n, MAX_IMAGES);
     for (int i = 0; i < n; i++) {
-        if (load_image(m, urls[i], &p->images[i], err) != 0) return -1;
+        if (load_image(&p->images[i], e, urls[i], &n_tokens, err) != 0) return -1;
         p->n_images++;
     }
     return 0;
@@ -76,14 +99,12 @@ int prompt_build(struct prompt **out, const struct engine *e, const struct chat_
 {
     const struct model *m = engine_model(e);
     struct prompt *p = xcalloc(1, sizeof(*p));
-    if (load_images(p, m, image_urls, n_images, err) != 0) goto failed;
+    if (load_images(p, e, image_urls, n_images, err) != 0) goto failed;
     if (tokenize(p, m, messages, (size_t)n_messages, err) != 0) goto failed;
     qsort(p->images, (size_t)p->n_images, sizeof(p->images[0]), by_place);
+    prompt_set_rope_deltas(p);
     if (p->tokens.n >= (size_t)engine_info(e)->max_model_len) {
-        error_set_code(err, ERROR_TOO_LONG, "context_length_exceeded",
-                       "This model's maximum context length is %d tokens. However, your messages "
-                       "resulted in %zu tokens, and the answer needs one at least.",
-                       engine_info(e)->max_model_len, p->tokens.n);
+        too_long(e, p->tokens.n, err);
         goto failed;
     }
     *out = p;
@@ -94,11 +115,38 @@ failed:
     return -1;
 }
 
+/* M-RoPE: a picture's tokens share one temporal position and count rows and columns from there;
+ * what follows goes on behind the larger of both.  Else a token's rotary position is its own. */
+void prompt_set_rope_deltas(struct prompt *p)
+{
+    int delta = 0;
+    for (int i = 0; i < p->n_images; i++) {
+        struct prompt_image *im = &p->images[i];
+        int n_columns = im->n_columns, n_rows = n_columns > 0 ? im->n / n_columns : 0;
+        if (n_columns > 0) delta += (n_rows > n_columns ? n_rows : n_columns) - im->n;
+        im->rope_delta = delta;
+    }
+}
+
+void prompt_rope_position(const struct prompt *p, int pos, int image, bool is_image, int32_t out[3])
+{
+    int before = is_image ? image - 1 : image;
+    int delta = before >= 0 ? p->images[before].rope_delta : 0;
+    out[0] = out[1] = out[2] = pos + delta;
+    if (!is_image || p->images[image].n_columns == 0) return;
+    const struct prompt_image *im = &p->images[image];
+    int i = pos - im->first;
+    out[0] = im->first + delta;
+    out[1] = out[0] + i / im->n_columns;
+    out[2] = out[0] + i % im->n_columns;
+}
+
 void prompt_free(struct prompt *p)
 {
     if (!p) return;
     for (int i = 0; i < p->n_images; i++) {
-        free(p->images[i].pixels);
+        free(p->images[i].input.pixels);
+        free(p->images[i].input.index);
         free(p->images[i].features);
     }
     token_list_done(&p->tokens);

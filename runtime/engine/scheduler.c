@@ -122,10 +122,11 @@ static struct prompt_row prompt_row_at(const struct scheduler *s, const struct p
     int image = image_at(prompt, pos);
     bool is_image = is_image_token(prompt, image, pos);
     struct prompt_row row = {.id = prompt->tokens.ids[pos],
-                             .pos = {pos, pos, pos},
+                             .token = prompt->tokens.ids[pos],
                              .draft_kind = pos > 0 ? DRAFT_ROW_FUSED : DRAFT_ROW_NONE,
                              .g_row = global_row(s, p, is_image ? image - 1 : image)};
     row.draft_id = row.id;
+    prompt_rope_position(prompt, pos, image, is_image, row.pos);
     if (!is_image) return row;
     int i = pos - prompt->images[image].first, n = prompt->images[image].n;
     int compressed = compressed_at(draft, i, n);
@@ -190,9 +191,8 @@ static void encode_images(struct scheduler *s, struct place *p)
         const struct prompt_image *im = &prompt->images[i];
         float *features = round_vectors(r, round_image_row(r, row));
         p->image_output[i] = row;
-        if (im->pixels)
-            vision_encode(s->cfg.model->vision, round_stream(r), &im->layout, im->pixels,
-                          features);
+        if (im->input.pixels)
+            vision_encode(s->cfg.model->vision, round_stream(r), &im->input, features);
         else
             stream_copy_in(round_stream(r), features, im->features,
                            (size_t)im->n * (size_t)s->cfg.model->cfg.lm.hidden * sizeof(float));
@@ -286,7 +286,12 @@ static void release_place(struct scheduler *s, struct place *p)
 static void send_join(const struct scheduler *s, struct round_input *in, int seat)
 {
     struct place *p = &s->places[seat];
-    in->joins[in->n_joins++] = (struct join){.seat = seat, .sampling = p->job->gen.sampling};
+    const struct prompt *prompt = p->job->gen.prompt;
+    int n_images = prompt->n_images;
+    in->joins[in->n_joins++] =
+        (struct join){.seat = seat,
+                      .rope_delta = n_images > 0 ? prompt->images[n_images - 1].rope_delta : 0,
+                      .sampling = p->job->gen.sampling};
     for (int i = 0; i < p->n_pages; i++) {
         in->pages[in->n_pages++] =
             (struct page_entry){.seat = seat, .index = i, .page = p->pages[i]};

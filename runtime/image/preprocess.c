@@ -1,199 +1,115 @@
 #include "runtime/image/preprocess.h"
 
-#include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/image/resize.h"
-#include "runtime/mem.h"
 
-#define MAX_SIDE         4096 /* of the picture that a vision tower gets */
-#define RESAMPLE_BICUBIC 3    /* Pillow's number */
+enum { MAX_ASPECT = 200 }; /* QWEN: of the longer side to the shorter */
 
-/* What the reference takes where a key is absent (or null). */
-static const struct preprocess_config clip_defaults = {
-    .family = PREPROCESS_CLIP,
-    .has_resize = true,
-    .shortest_edge = 224,
-    .crop_size = 224,
-    .rescale_factor = 1.0 / 255,
-    .mean = {0.48145466F, 0.4578275F, 0.40821073F},
-    .std = {0.26862954F, 0.26130258F, 0.27577711F},
-};
+/* ---- sizes ---------------------------------------------------------------------------------- */
 
-struct reader {
-    const char *path;
-    const json_t *root;
-    struct error *err;
-};
-
-/* The value of a key, NULL where it is absent or null. */
-static const json_t *value_of(const struct reader *r, const char *key)
+/* The pinpoint in which the picture keeps most of its pixels, of equal ones the smallest.  In the
+ * reference's floating-point steps: rounding decides where a picture fits exactly. */
+static const int *best_pinpoint(const struct preprocess_config *cfg, int width, int height)
 {
-    const json_t *value = json_object_get(r->root, key);
-    return json_is_null(value) ? NULL : value;
-}
-
-static int unsupported(const struct reader *r, const char *key, const json_t *value,
-                       const char *expected)
-{
-    char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-    error_set(r->err, ERROR_BAD_REQUEST, "%s: %s is %.100s%s; supported: %s", r->path, key,
-              text ? text : "absent", text && strlen(text) > 100 ? "..." : "", expected);
-    free(text);
-    return -1;
-}
-
-/* The readers leave their out parameter as it is where the key is absent. */
-static int read_bool(const struct reader *r, const char *key, bool *out)
-{
-    const json_t *value = value_of(r, key);
-    if (!value) return 0;
-    if (!json_is_boolean(value)) return unsupported(r, key, value, "true, false");
-    *out = json_is_true(value);
-    return 0;
-}
-
-static bool is_side(const json_t *value)
-{
-    return json_is_integer(value) && json_integer_value(value) >= 1 &&
-           json_integer_value(value) <= MAX_SIDE;
-}
-
-/* size: S, or {"shortest_edge": S} */
-static int read_size(const struct reader *r, int *out)
-{
-    const json_t *value = value_of(r, "size");
-    if (!value) return 0;
-    const json_t *edge = json_is_object(value) ? json_object_get(value, "shortest_edge") : value;
-    if (!is_side(edge) || (json_is_object(value) && json_object_size(value) != 1))
-        return unsupported(r, "size", value, "S, {\"shortest_edge\": S}, with S from 1 to 4096");
-    *out = (int)json_integer_value(edge);
-    return 0;
-}
-
-/* crop_size: S, or {"height": S, "width": S} */
-static int read_crop_size(const struct reader *r, int *out)
-{
-    const json_t *value = value_of(r, "crop_size");
-    if (!value) return 0;
-    const json_t *height = value, *width = value;
-    if (json_is_object(value)) {
-        height = json_object_get(value, "height");
-        width = json_object_get(value, "width");
+    const int *best = NULL;
+    int64_t most = 0, least_waste = 0;
+    for (int i = 0; i < cfg->n_pinpoints; i++) {
+        const int *p = cfg->pinpoints[i];
+        double scale = fmin((double)p[1] / width, (double)p[0] / height);
+        int64_t kept = (int64_t)(width * scale) * (int64_t)(height * scale);
+        if (kept > (int64_t)width * height) kept = (int64_t)width * height;
+        int64_t waste = (int64_t)p[0] * p[1] - kept;
+        if (best && (kept < most || (kept == most && waste >= least_waste))) continue;
+        best = p;
+        most = kept;
+        least_waste = waste;
     }
-    if (!is_side(height) || !is_side(width) || !json_equal(height, width))
-        return unsupported(r, "crop_size", value,
-                           "S, {\"height\": S, \"width\": S}, with S from 1 to 4096");
-    *out = (int)json_integer_value(height);
-    return 0;
+    return best;
 }
 
-static int read_factor(const struct reader *r, double *out)
+/* Sides that are multiples of `unit` nearest to the picture's, or within the limits on its area. */
+static void smart_resize(const struct preprocess_config *cfg, int width, int height, int *out_width,
+                         int *out_height)
 {
-    const json_t *value = value_of(r, "rescale_factor");
-    if (!value) return 0;
-    double factor = json_number_value(value);
-    if (!(factor > 0) || !isfinite(factor))
-        return unsupported(r, "rescale_factor", value, "a positive number");
-    *out = factor;
-    return 0;
-}
-
-/* min: the smallest value that makes sense. */
-static int read_channels(const struct reader *r, const char *key, double min, float out[3])
-{
-    const json_t *value = value_of(r, key);
-    if (!value) return 0;
-    float channels[3];
-    bool is_good = json_array_size(value) == 3;
-    for (size_t c = 0; c < 3 && is_good; c++) {
-        const json_t *channel = json_array_get(value, c);
-        channels[c] = (float)json_number_value(channel);
-        is_good = json_is_number(channel) && isfinite(channels[c]) && channels[c] >= (float)min;
+    double unit = cfg->patch * cfg->merge, area = (double)width * height;
+    double w = rint(width / unit) * unit, h = rint(height / unit) * unit;
+    if (w * h > cfg->max_pixels) {
+        double beta = sqrt(area / cfg->max_pixels);
+        w = fmax(unit, floor(width / beta / unit) * unit);
+        h = fmax(unit, floor(height / beta / unit) * unit);
+    } else if (w * h < cfg->min_pixels) {
+        double beta = sqrt(cfg->min_pixels / area);
+        w = ceil(width * beta / unit) * unit;
+        h = ceil(height * beta / unit) * unit;
     }
-    if (!is_good) return unsupported(r, key, value, "three numbers, a std above 1e-6");
-    memcpy(out, channels, sizeof(channels));
-    return 0;
+    *out_width = (int)w;
+    *out_height = (int)h;
 }
 
-static int check_family(const struct reader *r)
+static void set_grid(const struct preprocess_config *cfg, int grid_h, int grid_w,
+                     struct image_layout *out)
 {
-    static const char *const clip_names[] = {"CLIPImageProcessor", "CLIPImageProcessorFast",
-                                             "CLIPFeatureExtractor"};
-    const char *key = value_of(r, "image_processor_type") || !value_of(r, "feature_extractor_type")
-                          ? "image_processor_type"
-                          : "feature_extractor_type";
-    const json_t *value = value_of(r, key);
-    for (size_t i = 0; value && i < sizeof(clip_names) / sizeof(clip_names[0]); i++)
-        if (json_is_string(value) && strcmp(json_string_value(value), clip_names[i]) == 0) return 0;
-    return unsupported(r, key, value, "CLIPImageProcessor");
+    out->grid_h = grid_h;
+    out->grid_w = grid_w;
+    out->n_values = 3 * (size_t)grid_h * (size_t)grid_w * (size_t)(cfg->patch * cfg->patch);
 }
 
-static int check_resample(const struct reader *r)
+int preprocess_layout(const struct preprocess_config *cfg, int width, int height,
+                      struct image_layout *out, struct error *err)
 {
-    const json_t *value = value_of(r, "resample");
-    if (!value || (json_is_integer(value) && json_integer_value(value) == RESAMPLE_BICUBIC))
+    size_t tile_values = 3 * (size_t)cfg->crop_size * (size_t)cfg->crop_size;
+    int longer = width > height ? width : height, shorter = width > height ? height : width;
+    *out = (struct image_layout){.width = width, .height = height, .n_tiles = 1};
+    switch (cfg->family) {
+    case PREPROCESS_CLIP:
+        break;
+    case PREPROCESS_ANYRES: {
+        const int *pinpoint = best_pinpoint(cfg, width, height);
+        out->tile_rows = pinpoint[0] / cfg->crop_size;
+        out->tile_cols = pinpoint[1] / cfg->crop_size;
+        out->n_tiles += out->tile_rows * out->tile_cols;
+        break;
+    }
+    case PREPROCESS_QWEN:
+        if (longer > MAX_ASPECT * shorter)
+            return error_set_code(err, ERROR_BAD_REQUEST, "image_parse_error",
+                                  "the image has %d x %d pixels; this model takes pictures whose "
+                                  "longer side is at most %d times the shorter",
+                                  width, height, MAX_ASPECT);
+        smart_resize(cfg, width, height, &width, &height);
+        set_grid(cfg, height / cfg->patch, width / cfg->patch, out);
         return 0;
-    return unsupported(r, "resample", value, "3 (bicubic)");
-}
-
-/* A step that is switched on and that we do not know would change the pixels. */
-static int check_other_steps(const struct reader *r)
-{
-    static const char *const known[] = {"do_resize", "do_center_crop", "do_rescale", "do_normalize",
-                                        "do_convert_rgb"};
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)r->root, key, value)
-    {
-        bool is_known = strncmp(key, "do_", 3) != 0;
-        for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-            is_known = is_known || strcmp(key, known[i]) == 0;
-        if (!is_known && !json_is_false(value) && !json_is_null(value))
-            return unsupported(r, key, value, "false");
     }
+    out->n_values = (size_t)out->n_tiles * tile_values;
     return 0;
 }
 
-static int read_config(const struct reader *r, struct preprocess_config *out)
+/* Tokens of QWEN's picture with most: max_pixels, or what rounding up to whole tokens, at least one
+ * a side, makes of a picture of min_pixels or of extreme aspect. */
+static int most_tokens(const struct preprocess_config *cfg)
 {
-    struct preprocess_config cfg = clip_defaults;
-    bool has_crop = true, has_rescale = true, has_normalize = true, is_rgb = true;
-    if (!json_is_object(r->root))
-        return error_set(r->err, ERROR_BAD_REQUEST, "%s: not a JSON object", r->path);
-    if (check_family(r) != 0 || check_resample(r) != 0 || check_other_steps(r) != 0 ||
-        read_bool(r, "do_resize", &cfg.has_resize) != 0 ||
-        read_bool(r, "do_center_crop", &has_crop) != 0 ||
-        read_bool(r, "do_rescale", &has_rescale) != 0 ||
-        read_bool(r, "do_normalize", &has_normalize) != 0 ||
-        read_bool(r, "do_convert_rgb", &is_rgb) != 0 || read_size(r, &cfg.shortest_edge) != 0 ||
-        read_crop_size(r, &cfg.crop_size) != 0 || read_factor(r, &cfg.rescale_factor) != 0 ||
-        read_channels(r, "image_mean", -1e6, cfg.mean) != 0 ||
-        read_channels(r, "image_std", 1e-6, cfg.std) != 0)
-        return -1;
-    /* Without the crop results would differ in size.  do_convert_rgb may be false: our pictures are
-     * RGB anyway. */
-    if (!has_crop) return unsupported(r, "do_center_crop", value_of(r, "do_center_crop"), "true");
-    if (!has_rescale) cfg.rescale_factor = 1.0;
-    for (int c = 0; c < 3 && !has_normalize; c++) {
-        cfg.mean[c] = 0.0F;
-        cfg.std[c] = 1.0F;
-    }
-    *out = cfg;
-    return 0;
+    double area = pow(cfg->patch * cfg->merge, 2);
+    double largest = cfg->max_pixels / area, smallest = cfg->min_pixels / area;
+    double longest = sqrt(largest * MAX_ASPECT);
+    double rounded = smallest + sqrt(smallest * MAX_ASPECT) + sqrt(smallest / MAX_ASPECT) + 1;
+    return (int)fmax(fmax(largest, longest), rounded);
 }
 
-int preprocess_config_load(struct preprocess_config *cfg, const char *path, struct error *err)
+void preprocess_largest(const struct preprocess_config *cfg, struct image_layout *out)
 {
-    json_error_t why;
-    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, &why);
-    if (!root)
-        return error_set(err, ERROR_BAD_REQUEST, "%s: line %d: %s", path, why.line, why.text);
-    int result = read_config(&(struct reader){path, root, err}, cfg);
-    json_decref(root);
-    return result;
+    struct error err;
+    preprocess_layout(cfg, 1, 1, out, &err);
+    if (cfg->family == PREPROCESS_QWEN)
+        set_grid(cfg, cfg->merge, most_tokens(cfg) * cfg->merge, out);
+    for (int i = 0; i < cfg->n_pinpoints; i++) { /* a picture that fills one keeps all tokens */
+        struct image_layout layout;
+        preprocess_layout(cfg, cfg->pinpoints[i][1], cfg->pinpoints[i][0], &layout, &err);
+        if (layout.n_tiles > out->n_tiles ||
+            (layout.n_tiles == out->n_tiles && layout.tile_rows > out->tile_rows))
+            *out = layout;
+    }
 }
 
 /* floor(a / 2) */
@@ -202,87 +118,140 @@ static int half(int a)
     return (a - (a < 0)) / 2;
 }
 
-struct preprocess_geometry preprocess_geometry_of(const struct preprocess_config *cfg, int width,
-                                                  int height)
+/* The largest size of the picture's shape inside width x height. */
+static void fit(const struct image_layout *layout, int width, int height,
+                struct preprocess_geometry *g)
 {
-    struct preprocess_geometry g = {.resized_width = width, .resized_height = height};
-    if (cfg->has_resize) {
-        int64_t edge = cfg->shortest_edge;
-        bool is_upright = width <= height;
-        g.resized_width = (int)(is_upright ? edge : edge * width / height);
-        g.resized_height = (int)(is_upright ? edge * height / width : edge);
+    double scale_w = (double)width / layout->width, scale_h = (double)height / layout->height;
+    g->resized_width = width;
+    g->resized_height = height;
+    if (scale_w < scale_h)
+        g->resized_height = (int)fmin(ceil(layout->height * scale_w), height);
+    else
+        g->resized_width = (int)fmin(ceil(layout->width * scale_h), width);
+}
+
+struct preprocess_geometry preprocess_geometry_of(const struct preprocess_config *cfg,
+                                                  const struct image_layout *layout)
+{
+    int64_t edge = cfg->shortest_edge, width = layout->width, height = layout->height;
+    struct preprocess_geometry g = {.resized_width = layout->width,
+                                    .resized_height = layout->height};
+    switch (cfg->family) {
+    case PREPROCESS_CLIP:
+        if (cfg->has_resize) {
+            g.resized_width = (int)(width <= height ? edge : edge * width / height);
+            g.resized_height = (int)(width <= height ? edge * height / width : edge);
+        }
+        g.width = g.height = cfg->crop_size;
+        g.left = half(g.resized_width - g.width);
+        g.top = half(g.resized_height - g.height);
+        break;
+    case PREPROCESS_ANYRES:
+        g.width = layout->tile_cols * cfg->crop_size;
+        g.height = layout->tile_rows * cfg->crop_size;
+        fit(layout, g.width, g.height, &g);
+        /* The padding that cannot be halved goes right and below. */
+        g.left = -((g.width - g.resized_width) / 2);
+        g.top = -((g.height - g.resized_height) / 2);
+        break;
+    case PREPROCESS_QWEN:
+        g.resized_width = g.width = layout->grid_w * cfg->patch;
+        g.resized_height = g.height = layout->grid_h * cfg->patch;
+        break;
     }
-    g.crop_left = half(g.resized_width - cfg->crop_size);
-    g.crop_top = half(g.resized_height - cfg->crop_size);
     return g;
 }
 
-/* The part of a crop of crop_len that lies on a line of len pixels. */
-static int overlap(int crop_begin, int crop_len, int len, int *begin)
+/* ---- pixels --------------------------------------------------------------------------------- */
+
+/* The part of a window of window_len that lies on a line of len pixels. */
+static int overlap(int window_begin, int window_len, int len, int *begin)
 {
-    *begin = crop_begin > 0 ? crop_begin : 0;
-    int end = crop_begin + crop_len < len ? crop_begin + crop_len : len;
+    *begin = window_begin > 0 ? window_begin : 0;
+    int end = window_begin + window_len < len ? window_begin + window_len : len;
     return end - *begin;
 }
 
-void preprocess_crop(const struct preprocess_config *cfg, const struct picture *in,
-                     struct picture *out)
+void preprocess_resize(const struct preprocess_geometry *g, const struct picture *in,
+                       struct picture *out)
 {
-    struct preprocess_geometry g = preprocess_geometry_of(cfg, in->width, in->height);
     struct resize_window window;
-    window.width = overlap(g.crop_left, cfg->crop_size, g.resized_width, &window.x);
-    window.height = overlap(g.crop_top, cfg->crop_size, g.resized_height, &window.y);
+    window.width = overlap(g->left, g->width, g->resized_width, &window.x);
+    window.height = overlap(g->top, g->height, g->resized_height, &window.y);
     struct picture part;
-    resize_bicubic(in, g.resized_width, g.resized_height, &window, &part);
-    if (part.width == cfg->crop_size && part.height == cfg->crop_size) {
+    resize_bicubic(in, g->resized_width, g->resized_height, &window, &part);
+    if (part.width == g->width && part.height == g->height) {
         *out = part;
         return;
     }
 
-    picture_init(out, cfg->crop_size, cfg->crop_size);
+    picture_init(out, g->width, g->height);
     size_t row_len = (size_t)out->width * 3, part_len = (size_t)part.width * 3;
     memset(out->rgb, 0, row_len * (size_t)out->height);
-    size_t left = (size_t)(window.x - g.crop_left), top = (size_t)(window.y - g.crop_top);
+    size_t left = (size_t)(window.x - g->left), top = (size_t)(window.y - g->top);
     for (size_t y = 0; y < (size_t)part.height; y++)
         memcpy(out->rgb + (top + y) * row_len + left * 3, part.rgb + y * part_len, part_len);
     picture_done(&part);
 }
 
-void preprocess_normalize(const struct preprocess_config *cfg, const struct picture *in,
-                          float *values)
+/* The values of the 256 bytes in each channel. */
+struct scale {
+    float value[3][256];
+};
+
+static void scale_init(struct scale *scale, const struct preprocess_config *cfg)
 {
-    size_t n = (size_t)in->width * (size_t)in->height;
-    for (size_t c = 0; c < 3; c++) {
-        float value_of_byte[256];
+    for (int c = 0; c < 3; c++)
         for (int byte = 0; byte < 256; byte++)
-            value_of_byte[byte] =
+            scale->value[c][byte] =
                 ((float)(byte * cfg->rescale_factor) - cfg->mean[c]) / cfg->std[c];
-        for (size_t i = 0; i < n; i++) values[c * n + i] = value_of_byte[in->rgb[i * 3 + c]];
-    }
 }
 
-int preprocess_layout(const struct preprocess_config *cfg, int width, int height,
-                      struct image_layout *out, struct error *err)
+/* The square of a picture at (left, top) as values [3][side][side]; returns what is behind them. */
+static float *normalize(const struct scale *scale, const struct picture *in, int left, int top,
+                        int side, float *values)
 {
-    (void)err; /* a square crop exists of any picture */
-    size_t side = (size_t)cfg->crop_size;
-    *out = (struct image_layout){
-        .width = width, .height = height, .n_tiles = 1, .n_values = 3 * side * side};
-    return 0;
+    for (size_t c = 0; c < 3; c++)
+        for (int y = top; y < top + side; y++) {
+            const uint8_t *byte = in->rgb + ((size_t)y * (size_t)in->width + (size_t)left) * 3 + c;
+            for (int x = 0; x < side; x++) *values++ = scale->value[c][byte[(size_t)x * 3]];
+        }
+    return values;
 }
 
-void preprocess_largest(const struct preprocess_config *cfg, struct image_layout *out)
+/* Patches in the order of their merged tokens. */
+static void normalize_patches(const struct preprocess_config *cfg, const struct scale *scale,
+                              const struct image_layout *layout, const struct picture *in,
+                              float *values)
 {
-    struct error err;
-    preprocess_layout(cfg, cfg->crop_size, cfg->crop_size, out, &err);
+    int p = cfg->patch, m = cfg->merge;
+    for (int y = 0; y < layout->grid_h; y += m)
+        for (int x = 0; x < layout->grid_w; x += m)
+            for (int i = 0; i < m * m; i++)
+                values = normalize(scale, in, (x + i % m) * p, (y + i / m) * p, p, values);
 }
 
 void preprocess_picture(const struct preprocess_config *cfg, const struct image_layout *layout,
                         const struct picture *in, float *values)
 {
-    (void)layout;
-    struct picture crop;
-    preprocess_crop(cfg, in, &crop);
-    preprocess_normalize(cfg, &crop, values);
-    picture_done(&crop);
+    struct scale scale;
+    struct picture resized;
+    struct preprocess_geometry g = preprocess_geometry_of(cfg, layout);
+    int side = cfg->crop_size;
+    scale_init(&scale, cfg);
+    if (cfg->family == PREPROCESS_ANYRES) {
+        const struct preprocess_geometry squeezed = {side, side, 0, 0, side, side};
+        preprocess_resize(&squeezed, in, &resized);
+        values = normalize(&scale, &resized, 0, 0, side, values);
+        picture_done(&resized);
+    }
+    preprocess_resize(&g, in, &resized);
+    if (cfg->family == PREPROCESS_QWEN)
+        normalize_patches(cfg, &scale, layout, &resized, values);
+    else
+        for (int top = 0; top < g.height; top += side)
+            for (int left = 0; left < g.width; left += side)
+                values = normalize(&scale, &resized, left, top, side, values);
+    picture_done(&resized);
 }

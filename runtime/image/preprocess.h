@@ -21,17 +21,34 @@ enum preprocess_family {
     PREPROCESS_QWEN,   /* Qwen2.5-VL: to multiples of 28 pixels, in patches */
 };
 
+enum {
+    MAX_PINPOINTS = 64,
+    MAX_PREPROCESS_PIXELS = 1 << 26, /* of QWEN's resized picture */
+};
+
 struct preprocess_config {
     enum preprocess_family family;
-    bool has_resize;
-    int shortest_edge;     /* after resizing */
-    int crop_size;         /* S, both sides of the result */
     double rescale_factor; /* 1 where the config asks for no rescaling */
     float mean[3], std[3]; /* 0 and 1 where it asks for no normalization */
+
+    int crop_size;     /* CLIP, ANYRES: S, both sides of what the tower gets */
+    bool has_resize;   /* CLIP */
+    int shortest_edge; /* CLIP: after resizing */
+
+    int n_pinpoints; /* ANYRES: resolutions to choose from, (height, width), multiples of S */
+    int pinpoints[MAX_PINPOINTS][2];
+
+    int patch, merge;           /* QWEN: sides are multiples of patch * merge pixels */
+    int min_pixels, max_pixels; /* QWEN: of the resized picture */
 };
 
 /* path: of the preprocessor_config.json. */
 int preprocess_config_load(struct preprocess_config *cfg, const char *path, struct error *err);
+
+/* Replaces QWEN's limits by those of the command line; 0 leaves one as it is.  Refused for families
+ * that know no such limits. */
+int preprocess_limit_pixels(struct preprocess_config *cfg, int min_pixels, int max_pixels,
+                            struct error *err);
 
 /* What a picture of some size becomes; known before its pixels are touched. */
 struct image_layout {
@@ -46,28 +63,25 @@ struct image_layout {
 int preprocess_layout(const struct preprocess_config *cfg, int width, int height,
                       struct image_layout *out, struct error *err);
 
-/* The layout with most values (and tokens) of all that preprocess_layout gives. */
+/* A layout that has at least as many tokens as any that preprocess_layout gives. */
 void preprocess_largest(const struct preprocess_config *cfg, struct image_layout *out);
 
-/* How a picture of some size will be resized, and where in it the crop begins: negative where the
- * picture is the smaller, for the crop is then filled up with black. */
+/* Where the picture comes to lie after resizing: its new size, and the window of it that is kept,
+ * S x S (CLIP), the chosen resolution (ANYRES), all of it (QWEN).  A window that begins at negative
+ * coordinates, or is larger than the picture, is filled up with black. */
 struct preprocess_geometry {
     int resized_width, resized_height;
-    int crop_left, crop_top;
+    int left, top, width, height; /* the window */
 };
 
-struct preprocess_geometry preprocess_geometry_of(const struct preprocess_config *cfg, int width,
-                                                  int height);
+struct preprocess_geometry preprocess_geometry_of(const struct preprocess_config *cfg,
+                                                  const struct image_layout *layout);
 
-/* *out becomes the resized and cropped picture, S x S.  The caller owns out's pixels. */
-void preprocess_crop(const struct preprocess_config *cfg, const struct picture *in,
-                     struct picture *out);
+/* *out becomes the window.  The caller owns out's pixels. */
+void preprocess_resize(const struct preprocess_geometry *geometry, const struct picture *in,
+                       struct picture *out);
 
-/* values [3][height][width] = ((float)(rgb * rescale_factor) - mean) / std */
-void preprocess_normalize(const struct preprocess_config *cfg, const struct picture *in,
-                          float *values);
-
-/* The whole way: values [layout->n_values].
+/* The whole way: values [layout->n_values], each ((float)(rgb * rescale_factor) - mean) / std.
  *
  * CLIP [3][S][S]; ANYRES [n_tiles][3][S][S], the squeezed picture first, then tiles by rows; QWEN
  * [grid_h/m][grid_w/m][m][m][3][p][p], patches in the order of their merged tokens (the second

@@ -15,9 +15,8 @@ int clip_tower_open(struct clip_tower **out, struct device *dev, const struct sa
                     const struct vision_config *cfg, int lm_hidden, struct error *err);
 void clip_tower_close(struct clip_tower *v); /* accepts NULL */
 
-/* Queues the whole tower: features float [cfg.n_tokens][lm_hidden] in device memory.  pixels: float
+/* Queues tower and projector: rows act [cfg.n_tokens][lm_hidden] in device memory.  pixels: float
  * [3][image_size][image_size] in host memory, valid until the stream has run. */
-void clip_tower_encode(struct clip_tower *v, struct stream *s, const float *pixels,
-                       float *features);
+void clip_tower_encode(struct clip_tower *v, struct stream *s, const float *pixels, void *rows);
 
 #endif

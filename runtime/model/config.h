@@ -35,8 +35,6 @@ enum vision_kind {
     VISION_QWEN,   /* Qwen2.5-VL: windows, 2-D RoPE, merger */
 };
 
-enum { MAX_PINPOINTS = 64 };
-
 struct vision_config {
     enum vision_kind kind;
     int hidden, intermediate, n_layers, n_heads;
@@ -48,14 +46,10 @@ struct vision_config {
     bool drop_class; /* select strategy "default" drops the class token, "full" keeps it */
     int n_tokens;    /* CLIP, ANYRES: tokens of one pass of the tower, after that */
 
-    int n_pinpoints; /* ANYRES: resolutions to choose from, (height, width) in pixels */
-    int pinpoints[MAX_PINPOINTS][2];
-    bool has_newline;
-
-    int merge, temporal_patch; /* QWEN: merge x merge patches become a token */
-    int window;                /* QWEN: pixels of a window's side */
-    uint64_t full_layers;      /* QWEN: bit i: layer i attends to the whole picture */
-    int out_hidden;            /* QWEN: of the merger; the language model's hidden size */
+    int merge;            /* QWEN: merge x merge patches become a token */
+    int n_frames;         /* QWEN: copies of a picture in a temporal patch */
+    int window;           /* QWEN: tokens of a window's side */
+    uint64_t full_layers; /* QWEN: bit i: layer i attends to the whole picture */
 };
 
 struct model_config {

@@ -113,15 +113,15 @@ void decoder_layer_finish(const struct layer_args *a, struct stream *s)
     a->ops->gemm(s, &down);
 }
 
-float *rope_table_new(struct device *dev, double theta, int head_dim, int n_positions)
+float *rope_table_new(struct device *dev, double theta, int head_dim, int n_axes, int n_positions)
 {
     /* Step by step in float, as the models were trained: at large positions the rounding of the
      * angle shows. */
-    int half = head_dim / 2;
+    int half = head_dim / 2, n_pairs = half / n_axes;
     size_t n = (size_t)n_positions * (size_t)half * 2;
     float *table = xcalloc(n, sizeof(float));
     for (int i = 0; i < half; i++) {
-        float exponent = (float)(2 * i) / (float)head_dim;
+        float exponent = (float)(i % n_pairs) / (float)n_pairs;
         float frequency = 1.0F / powf((float)theta, exponent);
         for (int p = 0; p < n_positions; p++) {
             float angle = (float)p * frequency;
@@ -203,7 +203,7 @@ int lm_open(struct lm **out, struct device *dev, const struct safetensors *st,
         lm_close(lm);
         return -1;
     }
-    lm->rope.table = rope_table_new(dev, cfg->rope_theta, cfg->head_dim, n_positions);
+    lm->rope.table = rope_table_new(dev, cfg->rope_theta, cfg->head_dim, 1, n_positions);
     lm->rope.n_pos = n_positions;
     memcpy(lm->rope.section, cfg->rope_section, sizeof(lm->rope.section));
     *out = lm;

@@ -83,7 +83,8 @@ struct layer_args {
 void decoder_layer_project(const struct layer_args *a, struct stream *s, const void *in);
 void decoder_layer_finish(const struct layer_args *a, struct stream *s);
 
-/* The rotary table of theta for n_positions, in device memory; freed by the caller. */
-float *rope_table_new(struct device *dev, double theta, int head_dim, int n_positions);
+/* The rotary table of theta for n_positions, in device memory; freed by the caller.  With n_axes >
+ * 1 (vision towers) the head_dim / 2 pairs fall into as many runs of the same frequencies. */
+float *rope_table_new(struct device *dev, double theta, int head_dim, int n_axes, int n_positions);
 
 #endif

@@ -21,14 +21,19 @@ struct model {
     struct tokenizer *tokenizer;
     const struct chat_template *chat_template; /* built in */
     struct preprocess_config preprocess;       /* if vision */
-    int max_image_tokens;                      /* of one picture */
+    int max_image_tokens; /* of one picture that fits the context; 0 without a tower */
 };
 
-/* cfg: the folder's, by config_load.  n_positions: positions that can occur, trees included, as for
- * lm_open.  template_name may be NULL: the folder's own template must then be a known one. */
-int model_open(struct model **out, struct device *dev, const char *dir,
-               const struct model_config *cfg, const char *template_name, int n_positions,
-               struct error *err);
+struct model_options {
+    const char *dir;
+    const char *chat_template;  /* a built-in one's name; NULL: the folder's must be a known one */
+    int n_positions;            /* that can occur, trees included, as for lm_open */
+    int min_pixels, max_pixels; /* of a picture, for preprocess_limit_pixels */
+};
+
+/* cfg: the folder's, by config_load. */
+int model_open(struct model **out, struct device *dev, const struct model_config *cfg,
+               const struct model_options *options, struct error *err);
 void model_close(struct model *m); /* accepts NULL */
 
 #endif

@@ -5,14 +5,17 @@ import json
 import pytest
 from daemon import GOLDEN, Daemon, data_url
 
-FOLDERS = ["llava15-tiny", "llava15-sharded-midnames", "llama-tiny"]
+FOLDERS = ["llava15-tiny", "llava15-sharded-midnames", "llavanext-tiny", "qwen25vl-tiny", "llama-tiny",
+           "qwen2-tiny-f32"]
 # test/golden/hf/README.md: float32 runs differ by up to 1e-3 in log-probabilities at most.
 TOLERANCE = 1e-3
 SMALL_MARGIN = 2e-3
 
 
 def cases(folder: str):
-    return sorted((GOLDEN / "hf" / "goldens" / folder).glob("c*.json"))
+    """All but videos, which the API does not take."""
+    paths = (GOLDEN / "hf" / "goldens" / folder).glob("c*.json")
+    return sorted(path for path in paths if "video" not in path.name)
 
 
 def messages_of(case: dict) -> list[dict]:
@@ -49,3 +52,16 @@ def test_greedy_answers_are_transformers(folder):
                                    return_token_ids=True, repetition_penalty=1)
             assert status == 200, f"{path.name}: {reply}"
             check(case, reply)
+
+
+# Both say repetition_penalty 1.05 and top_k 1 in generation_config.json.
+@pytest.mark.parametrize("folder", ["qwen25vl-tiny", "qwen2-tiny-f32"])
+def test_a_silent_client_gets_the_folder_s_generation_config(folder):
+    with Daemon("--model", str(GOLDEN / "hf" / "models" / folder)) as d:
+        shown = json.loads(d.get("/v1/models")[1])["data"][0]["meta"]["defaults"]
+        assert shown == {"temperature": 0.1, "top_p": 0.001, "top_k": 1, "min_p": 0, "repetition_penalty": 1.05}
+        for path in cases(folder):
+            case = json.loads(path.read_text())
+            status, reply = d.chat(messages=messages_of(case), max_tokens=48, ignore_eos=True, return_token_ids=True)
+            assert status == 200, f"{path.name}: {reply}"
+            assert reply["choices"][0]["token_ids"] == case["greedy_ids_repetition_penalty_1.05"], path.name

@@ -96,7 +96,7 @@ TEST(page_entries_go_to_their_table_and_a_new_draft_page_holds_nothing)
     opbed_close(&b.r);
 }
 
-TEST(prompt_rows_set_their_bit_and_pictures_set_none)
+TEST(prompt_rows_set_the_bit_of_their_token_and_pictures_that_of_the_placeholder)
 {
     struct bench b;
     bench_open(&b);
@@ -108,13 +108,14 @@ TEST(prompt_rows_set_their_bit_and_pictures_set_none)
     in->joins[0] = (struct join){.seat = 0, .sampling = opbed_greedy()};
     in->joins[1] = (struct join){.seat = 2, .sampling = opbed_greedy()};
     in->n_prompt_rows = 4;
-    static const int ids[4] = {31, ~2, 0, 32};
-    for (int i = 0; i < 4; i++) in->prompt_rows[i] = (struct prompt_row){.id = ids[i]};
+    static const int ids[4] = {31, ~2, 0, 32}, tokens[4] = {31, 7, 0, 32};
+    for (int i = 0; i < 4; i++)
+        in->prompt_rows[i] = (struct prompt_row){.id = ids[i], .token = tokens[i]};
     in->n_chunks = 2;
     in->chunks[0] = (struct chunk){.seat = 0, .first_row = 2, .n_rows = 2};
     in->chunks[1] = (struct chunk){.seat = 2, .first_row = 0, .n_rows = 2};
     run(&b);
-    static const uint32_t want[2][N_WORDS] = {{1, 1, 0}, {1u << 31, 0, 0}};
+    static const uint32_t want[2][N_WORDS] = {{1, 1, 0}, {1u << 31 | 1u << 7, 0, 0}};
     for (int i = 0; i < N_WORDS; i++) {
         CHECK_INT(b.r.state.in_prompt[i], ==, want[0][i]);
         CHECK_INT(b.r.state.in_prompt[2 * N_WORDS + i], ==, want[1][i]);

@@ -88,12 +88,123 @@ TEST(other_families_are_read)
     struct model_config next = load("golden/vispec/llava-next-tiny");
     CHECK_INT(next.family, ==, FAMILY_LLAVA_NEXT);
     CHECK_INT(next.lm.n_layers, ==, 4);
+    CHECK_INT(next.vision.kind, ==, VISION_ANYRES);
+    CHECK_INT(load("golden/hf/models/llava15-tiny").vision.kind, ==, VISION_CLIP);
     struct model_config llama = load("golden/hf/models/llama-tiny");
     CHECK_INT(llama.family, ==, FAMILY_LLAMA);
     CHECK_INT(llama.lm.head_dim, ==, 128);
     CHECK_INT(llama.lm.n_heads, ==, 2);
     CHECK_INT(llama.image_token, ==, -1);
     CHECK(!llama.has_vision);
+}
+
+static void check_refused(const char *text, const char *wanted)
+{
+    struct model_config cfg;
+    struct error err;
+    CHECK_INT(config_parse(text, strlen(text), "m/config.json", &cfg, &err), ==, -1);
+    CHECK(strchr(err.text, '\n') == NULL && strstr(err.text, "m/config.json: ") == err.text);
+    if (!strstr(err.text, wanted))
+        test_fail(__FILE__, __LINE__, "\"%s\" is not in: %s", wanted, err.text);
+}
+
+/* What all revisions of Qwen2.5-VL-3B's file say. */
+#define QWEN_TEXT                                                                                  \
+    "\"hidden_size\": 2048, \"intermediate_size\": 11008, \"num_hidden_layers\": 36,"              \
+    "\"num_attention_heads\": 16, \"num_key_value_heads\": 2, \"vocab_size\": 151936,"             \
+    "\"max_position_embeddings\": 128000, \"rms_norm_eps\": 1e-06, \"sliding_window\": 32768,"     \
+    "\"use_sliding_window\": false, \"tie_word_embeddings\": true,"
+#define QWEN_IDS "\"model_type\": \"qwen2_5_vl\", \"image_token_id\": 151655,"
+
+static void check_qwen(const struct model_config *cfg)
+{
+    const struct vision_config *v = &cfg->vision;
+    CHECK_INT(cfg->family, ==, FAMILY_QWEN2_5_VL);
+    CHECK_INT(cfg->image_token, ==, 151655);
+    CHECK_INT(cfg->lm.hidden, ==, 2048);
+    CHECK_INT(cfg->lm.n_kv_heads, ==, 2);
+    CHECK_INT(cfg->lm.head_dim, ==, 128);
+    CHECK_INT(cfg->lm.max_positions, ==, 128000);
+    CHECK(cfg->lm.qkv_bias && cfg->lm.tie_embeddings);
+    CHECK(cfg->lm.rope_theta == 1e6 && cfg->lm.rms_eps == 1e-6F);
+    CHECK_INT(cfg->lm.rope_section[0], ==, 16);
+    CHECK_INT(cfg->lm.rope_section[1], ==, 24);
+    CHECK_INT(cfg->lm.rope_section[2], ==, 24);
+    CHECK(cfg->has_vision && v->kind == VISION_QWEN);
+    CHECK_INT(v->hidden, ==, 1280);
+    CHECK_INT(v->intermediate, ==, 3420);
+    CHECK_INT(v->n_layers, ==, 32);
+    CHECK_INT(v->n_heads, ==, 16);
+    CHECK_INT(v->patch, ==, 14);
+    CHECK_INT(v->merge, ==, 2);
+    CHECK_INT(v->n_frames, ==, 2);
+    CHECK_INT(v->window, ==, 4);
+    CHECK(v->full_layers == (1U << 7 | 1U << 15 | 1U << 23 | 1U << 31));
+}
+
+TEST(every_revision_of_qwen_s_config_says_the_same)
+{
+    struct model_config published =
+        parse("{" QWEN_IDS QWEN_TEXT "\"rope_theta\": 1000000.0, \"hidden_act\": \"silu\","
+              "\"vision_config\": {\"depth\": 32, \"hidden_act\": \"silu\", \"hidden_size\": 1280,"
+              "\"intermediate_size\": 3420, \"num_heads\": 16, \"in_chans\": 3, "
+              "\"out_hidden_size\": 2048,"
+              "\"patch_size\": 14, \"spatial_merge_size\": 2, \"spatial_patch_size\": 14,"
+              "\"window_size\": 112, \"fullatt_block_indexes\": [7, 15, 23, 31],"
+              "\"tokens_per_second\": 2, \"temporal_patch_size\": 2},"
+              "\"rope_scaling\": {\"type\": \"mrope\", \"mrope_section\": [16, 24, 24]}}");
+    check_qwen(&published);
+    struct model_config saved_again =
+        parse("{" QWEN_IDS QWEN_TEXT "\"rope_theta\": 1000000.0,"
+              "\"vision_config\": {\"hidden_size\": 1280, \"in_chans\": 3, \"model_type\": "
+              "\"qwen2_5_vl\","
+              "\"out_hidden_size\": 2048, \"spatial_patch_size\": 14, \"tokens_per_second\": 2},"
+              "\"rope_scaling\": {\"type\": \"default\", \"rope_type\": \"default\","
+              "\"mrope_section\": [16, 24, 24]}}");
+    check_qwen(&saved_again);
+    struct model_config nested =
+        parse("{" QWEN_IDS "\"text_config\": {" QWEN_TEXT "\"model_type\": \"qwen2_5_vl_text\","
+              "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 1000000.0,"
+              "\"mrope_section\": [16, 24, 24]}},"
+              "\"vision_config\": {\"hidden_size\": 1280, \"in_channels\": 3, \"out_hidden_size\": "
+              "2048}}");
+    check_qwen(&nested);
+    struct model_config without_sections =
+        parse("{" QWEN_IDS QWEN_TEXT "\"vision_config\": {\"hidden_size\": 1280}}");
+    check_qwen(&without_sections);
+}
+
+TEST(what_we_do_not_compute_of_qwen_is_refused)
+{
+    static const struct {
+        const char *keys, *wanted;
+    } cases[] = {
+        {"\"use_sliding_window\": true", "use_sliding_window is true, not false"},
+        {"\"rope_scaling\": {\"type\": \"yarn\"}", "type is \"yarn\", not default or mrope"},
+        {"\"rope_scaling\": {\"mrope_section\": [16, 24, 25]}", "mrope_section is [16,24,25]"},
+        {"\"rope_scaling\": {\"mrope_section\": [16, 48]}", "mrope_section is [16,48]"},
+        {"\"image_token_id\": 152064", "image_token_id is 152064, not below vocab_size"},
+        {"\"vision_config\": {\"depth\": 65}", "depth is 65"},
+        {"\"vision_config\": {\"fullatt_block_indexes\": [32]}", "fullatt_block_indexes is [32]"},
+        {"\"vision_config\": {\"out_hidden_size\": 64}", "out_hidden_size is 64"},
+        {"\"vision_config\": {\"hidden_size\": 60, \"num_heads\": 5}", "num_heads is 5"},
+        {"\"vision_config\": {\"window_size\": 27}", "window_size is 27"},
+        {"\"vision_config\": {\"hidden_act\": \"gelu\"}", "hidden_act is \"gelu\""},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char text[300];
+        snprintf(text, sizeof(text), "{\"model_type\": \"qwen2_5_vl\", %s}", cases[i].keys);
+        check_refused(text, cases[i].wanted);
+    }
+}
+
+TEST(a_plain_qwen2_has_biases_and_one_axis)
+{
+    struct model_config cfg = load("golden/hf/models/qwen2-tiny-f32");
+    CHECK_INT(cfg.family, ==, FAMILY_QWEN2);
+    CHECK(cfg.lm.qkv_bias && !cfg.lm.tie_embeddings && !cfg.has_vision);
+    CHECK_INT(cfg.lm.rope_section[0], ==, cfg.lm.head_dim / 2);
+    CHECK_INT(cfg.image_token, ==, -1);
 }
 
 TEST(feature_layers_count_from_either_end)
@@ -114,20 +225,11 @@ TEST(feature_layers_count_from_either_end)
     }
 }
 
-static void check_refused(const char *text, const char *wanted)
-{
-    struct model_config cfg;
-    struct error err;
-    CHECK_INT(config_parse(text, strlen(text), "m/config.json", &cfg, &err), ==, -1);
-    CHECK(strchr(err.text, '\n') == NULL && strstr(err.text, "m/config.json: ") == err.text);
-    if (!strstr(err.text, wanted))
-        test_fail(__FILE__, __LINE__, "\"%s\" is not in: %s", wanted, err.text);
-}
-
 TEST(what_we_do_not_compute_is_refused_with_key_and_value)
 {
-    check_refused("{\"model_type\": \"mamba\"}",
-                  "model_type is \"mamba\", not llava or llava_next or llama");
+    check_refused(
+        "{\"model_type\": \"mamba\"}",
+        "model_type is \"mamba\", not llava or llava_next or qwen2_5_vl or llama or qwen2");
     check_refused("{}", "model_type is missing");
     check_refused("[]", "not a JSON object");
     check_refused("{\"model_type\":\n", "line ");
@@ -151,6 +253,9 @@ TEST(what_we_do_not_compute_is_refused_with_key_and_value)
     check_refused("{\"model_type\": \"llava\", \"image_token_index\": 32000}", "image_token_index");
     check_refused("{\"model_type\": \"llava\", \"vision_feature_layer\": [-2, -3]}",
                   "vision_feature_layer is [-2,-3]");
+    check_refused("{\"model_type\": \"llava_next\", \"image_token_index\": 5,"
+                  "\"vision_feature_select_strategy\": \"full\"}",
+                  "vision_feature_select_strategy is \"full\", not default");
     check_refused("{\"model_type\": \"llava\", \"vision_config\": {\"model_type\": \"siglip\"}}",
                   "model_type is \"siglip\"");
 }

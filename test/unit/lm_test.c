@@ -35,12 +35,12 @@ static struct lm_config config_of(const char *folder)
     return cfg.lm;
 }
 
-static struct fixture open_fixture(const char *folder, const struct lm_config *cfg)
+static struct fixture open_folder(const char *path, const struct lm_config *cfg)
 {
     struct fixture f = {.dev = device_open("cpu", 2)};
     struct error err;
     f.s = stream_open(f.dev);
-    if (safetensors_open(&f.st, test_path(folder), &err) != 0 ||
+    if (safetensors_open(&f.st, path, &err) != 0 ||
         lm_open(&f.lm, f.dev, f.st, cfg, N_PAGES * PAGE_LEN, &err) != 0)
         test_fail(__FILE__, __LINE__, "%s", err.text);
     lm_scratch_init(&f.scratch, f.dev, cfg, MAX_ROWS);
@@ -69,6 +69,11 @@ static struct fixture open_fixture(const char *folder, const struct lm_config *c
     f.hidden = device_alloc(f.dev, MAX_ROWS * floats, "hidden states");
     f.logits = device_alloc(f.dev, (size_t)cfg->vocab * sizeof(float), "logits");
     return f;
+}
+
+static struct fixture open_fixture(const char *folder, const struct lm_config *cfg)
+{
+    return open_folder(test_path(folder), cfg);
 }
 
 static void close_fixture(struct fixture *f)
@@ -196,7 +201,22 @@ static double logprob(const float *logits, int n, int id)
  * by. */
 static const double tolerance = 5e-5;
 
-static void check_greedy(struct fixture *f, struct golden_case *c, float *logits)
+/* M-RoPE's positions of the prompt, [n][3], or NULL; *delta: of what follows. */
+static const int32_t *rope_positions(const struct golden_case *c, int32_t pos[MAX_ROWS][3],
+                                     int *delta)
+{
+    *delta = 0;
+    if (!golden_has(c->tensors, "position_ids")) return NULL;
+    size_t n;
+    const int32_t *axes = golden_i32(c->tensors, "position_ids", &n);
+    CHECK_INT(n, ==, 3 * c->n);
+    for (int i = 0; i < c->n; i++)
+        for (int axis = 0; axis < 3; axis++) pos[i][axis] = axes[axis * c->n + i];
+    *delta = (int)json_integer_value(json_object_get(c->json, "rope_deltas"));
+    return pos[0];
+}
+
+static void check_greedy(struct fixture *f, struct golden_case *c, int delta, float *logits)
 {
     int vocab = f->lm->cfg.vocab;
     const json_t *ids = json_object_get(c->json, "greedy_ids");
@@ -211,7 +231,9 @@ static void check_greedy(struct fixture *f, struct golden_case *c, float *logits
         float got = (float)logprob(logits, vocab, id);
         float want = (float)json_number_value(json_array_get(logprobs, (size_t)step));
         CHECK_CLOSE(&got, &want, 1, tolerance, 0);
-        run_rows(f, &id, 1, c->n + step, NULL, NULL);
+        int at = c->n + step;
+        const int32_t pos[3] = {at + delta, at + delta, at + delta};
+        run_rows(f, &id, 1, at, pos, NULL);
         last_logits(f, 0, logits);
     }
 }
@@ -221,7 +243,9 @@ static void check_case(struct fixture *f, const char *folder, const char *name, 
     struct golden_case c = open_case(f, folder, name, image_token);
     float *logits = malloc((size_t)f->lm->cfg.vocab * sizeof(float));
     size_t n;
-    run_rows(f, c.ids, c.n, 0, NULL, NULL);
+    int32_t pos[MAX_ROWS][3];
+    int delta;
+    run_rows(f, c.ids, c.n, 0, rope_positions(&c, pos, &delta), NULL);
     last_logits(f, c.n - 1, logits);
     const float *wanted = golden_f32(c.tensors, "logits_last_prompt_row", &n);
     CHECK_INT(n, ==, f->lm->cfg.vocab);
@@ -236,7 +260,7 @@ static void check_case(struct fixture *f, const char *folder, const char *name, 
         run_rows(f, c.ids + c.n - 1, 1, c.n - 1, NULL, last);
         CHECK_CLOSE(last, all + n - hidden, hidden, tolerance, 0);
     }
-    check_greedy(f, &c, logits);
+    check_greedy(f, &c, delta, logits);
     free(logits);
     close_case(&c);
 }
@@ -270,6 +294,34 @@ TEST(llava_in_shards_gives_the_golden_logits_and_tokens)
 {
     check_folder("golden/hf/models/llava15-sharded-midnames", "llava15-sharded-midnames",
                  llava_cases, 7, 606);
+}
+
+TEST(llava_1_6_gives_the_golden_logits_and_tokens)
+{
+    check_folder("golden/hf/models/llavanext-tiny", "llavanext-tiny", llava_cases, 7, 606);
+}
+
+TEST(qwen_2_5_vl_with_tied_embeddings_gives_the_golden_logits_and_tokens)
+{
+    check_folder("golden/hf/models/qwen25vl-tiny", "qwen25vl-tiny", llava_cases, 7, 612);
+}
+
+TEST(qwen_2_5_vl_with_the_names_of_transformers_5_gives_the_same)
+{
+    struct folder folder = folder_new();
+    struct lm_config cfg = config_of("golden/hf/models/qwen25vl-tiny");
+    folder_write_renamed(&folder, "model.safetensors",
+                         test_path("golden/hf/models/qwen25vl-tiny/model.safetensors"), "model.",
+                         "model.language_model.");
+    struct fixture f = open_folder(folder.path, &cfg);
+    check_case(&f, "qwen25vl-tiny", "c6_two_sizes", 612);
+    close_fixture(&f);
+    folder_remove(&folder);
+}
+
+TEST(qwen_2_in_float32_gives_the_golden_logits_and_tokens)
+{
+    check_folder("golden/hf/models/qwen2-tiny-f32", "qwen2-tiny-f32", llama_cases, 6, -1);
 }
 
 TEST(llama_with_a_head_size_of_its_own_gives_the_golden_logits_and_tokens)
@@ -328,19 +380,9 @@ TEST(the_vispec_target_gives_the_golden_hidden_states)
 
 TEST(biases_of_q_k_v_and_rotary_positions_on_three_axes_are_computed)
 {
-    const struct lm_config cfg = {.hidden = 128,
-                                  .intermediate = 256,
-                                  .n_layers = 4,
-                                  .n_heads = 4,
-                                  .n_kv_heads = 2,
-                                  .head_dim = 32,
-                                  .vocab = 720,
-                                  .rms_eps = 1e-6F,
-                                  .rope_theta = 1e6,
-                                  .rope_section = {4, 6, 6},
-                                  .qkv_bias = true};
-    check_prefill_hidden("golden/vispec/qwen2_5_vl-tiny",
-                         "golden/vispec/cases_qwen/case_01.safetensors", &cfg, true);
+    const char *model = "golden/vispec/qwen2_5_vl-tiny";
+    struct lm_config cfg = config_of(model);
+    check_prefill_hidden(model, "golden/vispec/cases_qwen/case_01.safetensors", &cfg, true);
 }
 
 /* ---- rows -------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@
 enum {
     N_SEATS = 5,
     VOCAB = 97,
+    PLACEHOLDER = 5,
     WIDTH = 3,
     K = 4,
     DEPTH = 3,
@@ -30,6 +31,7 @@ enum {
 struct request {
     struct sampling sampling;
     int32_t tokens[MAX_LEN]; /* prompt, then the answer as it came */
+    int32_t prompt[MAX_LEN]; /* the prompt with PLACEHOLDER for image tokens */
     int n_prompt, n_tokens;
     int rope_delta, final_g;
     int nan_from;     /* logits of tokens from this position on hold a NaN */
@@ -147,7 +149,7 @@ static void decode_plainly(struct request *q)
         float logits[VOCAB], scores[VOCAB];
         int n = q->n_prompt + q->n_want;
         struct naive_context c = {.sampling = &q->sampling,
-                                  .prompt = q->tokens,
+                                  .prompt = q->prompt,
                                   .answer = q->want,
                                   .n_prompt = q->n_prompt,
                                   .n_answer = q->n_want,
@@ -171,8 +173,10 @@ static void invent_request(struct sim *s, struct request *q, int index)
 {
     *q = (struct request){.sampling = random_sampling(s), .nan_from = -1, .cancel_after = -1};
     q->n_prompt = 1 + roll(s, roll(s, 2) ? MAX_PROMPT : 9);
-    for (int i = 0; i < q->n_prompt; i++) /* some are pictures' rows */
+    for (int i = 0; i < q->n_prompt; i++) { /* some are pictures' rows */
         q->tokens[i] = roll(s, 8) == 0 ? ~(N_SEATS + 1 + roll(s, 60)) : roll(s, VOCAB);
+        q->prompt[i] = q->tokens[i] < 0 ? PLACEHOLDER : q->tokens[i];
+    }
     q->rope_delta = roll(s, 2) * -roll(s, 8);
     q->final_g = N_SEATS + 1 + index % 60;
     if (roll(s, 12) == 0) q->nan_from = q->n_prompt + roll(s, 30);
@@ -219,6 +223,7 @@ static void send_chunk(struct sim *s, struct round_input *in, int seat)
         int at = g->n_read + i, id = q->tokens[at];
         in->prompt_rows[in->n_prompt_rows++] =
             (struct prompt_row){.id = id,
+                                .token = q->prompt[at],
                                 .pos = {at, at, at},
                                 .draft_kind = id >= 0  ? DRAFT_ROW_FUSED
                                               : at % 2 ? DRAFT_ROW_DIRECT

@@ -109,3 +109,56 @@ TEST(pairs_take_their_positions_from_three_axes)
     for (int i = 0; i < N_SHAPES(shape_head_dims); i++)
         check_rope(5, shape_head_dims[i], 4, 2, true);
 }
+
+/* Two axes, the second with the frequencies of the first: column and row of a patch. */
+static void check_vision_rope(int n, int head_dim, int n_heads)
+{
+    struct kernels k;
+    kernels_open(&k);
+    const int half = head_dim / 2, n_pairs = half / 2, width = 3 * n_heads * head_dim;
+    float *table = kernels_host(&k, (size_t)N_POS * half * 2 * sizeof(float));
+    for (int p = 0; p < N_POS; p++)
+        for (int i = 0; i < half; i++) {
+            double angle = p * pow(10000, -(double)(i % n_pairs) / n_pairs);
+            table[((size_t)p * half + i) * 2] = (float)cos(angle);
+            table[((size_t)p * half + i) * 2 + 1] = (float)sin(angle);
+        }
+    int32_t pos[SHAPE_MAX_ROWS][3];
+    for (int r = 0; r < n; r++) pos[r][0] = r, pos[r][1] = 399 - r, pos[r][2] = -7;
+    const size_t bytes = (size_t)n * width * sizeof(float);
+    const float *in = kernels_random(&k, (size_t)n * width, 1, 3);
+    float *device = kernels_upload(&k, in, bytes);
+    const struct vision_rope_args args = {
+        .qkv = device,
+        .pos = kernels_upload(&k, pos, (size_t)n * sizeof(pos[0])),
+        .rope = {.table = kernels_upload(&k, table, (size_t)N_POS * half * 2 * sizeof(float)),
+                 .n_pos = N_POS,
+                 .section = {n_pairs, half - n_pairs, 0}},
+        .n = n,
+        .n_heads = n_heads,
+        .head_dim = head_dim};
+    k.ops->vision_rope(k.stream, &args);
+    const float *got = kernels_download(&k, device, bytes);
+    for (int r = 0; r < n; r++) {
+        const float *row = in + (size_t)r * width, *out = got + (size_t)r * width;
+        for (int i = 0; i < 2 * n_heads * head_dim; i++) {
+            const int at = i % head_dim, pair = at % half, axis = pair / n_pairs;
+            double angle = pos[r][axis] * pow(10000, -(double)(pair % n_pairs) / n_pairs);
+            double a = (double)row[i - at + pair], b = (double)row[i - at + pair + half];
+            float want = (float)(at < half ? a * cos(angle) - b * sin(angle)
+                                           : b * cos(angle) + a * sin(angle));
+            CHECK_CLOSE(out + i, &want, 1, 5e-7, 0);
+        }
+        CHECK_SAME_BITS(out + 2 * n_heads * head_dim, row + 2 * n_heads * head_dim,
+                        (size_t)n_heads * head_dim);
+    }
+    kernels_close(&k);
+}
+
+TEST(vision_rope_rotates_q_and_k_by_row_and_column_and_leaves_v)
+{
+    check_vision_rope(0, 16, 2);
+    check_vision_rope(1, 16, 1);
+    check_vision_rope(5, 40, 2);
+    check_vision_rope(64, 80, 3);
+}

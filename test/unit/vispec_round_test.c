@@ -12,8 +12,16 @@
 
 enum { MAX_LEN = 512, N_CASES = 9, MAX_ANSWER = 256 };
 
+struct family {
+    const char *cases, *target, *draft; /* folders of test/golden/vispec */
+};
+
+static const struct family llava = {"cases_llava", "llava-next-tiny", "llava-next-tiny-vispec"};
+static const struct family qwen = {"cases_qwen", "qwen2_5_vl-tiny", "qwen2_5_vl-tiny-vispec"};
+
 /* A target and its draft, opened without a tower: the golden features stand for pictures. */
 struct bench {
+    const struct family *family;
     struct model model;
     struct draft *draft;
     struct round *round;
@@ -27,23 +35,31 @@ struct run {
     int answer[MAX_ANSWER], n_answer;
     int n_rounds; /* verify passes seen */
     bool checks_trees, is_plain, is_done;
+    bool has_no_rounds; /* the golden data knows the answer only */
 };
 
-static const char *case_path(int i, const char *suffix)
+static const char *folder_path(const char *folder)
 {
-    char name[64];
-    snprintf(name, sizeof(name), "golden/vispec/cases_llava/case_%02d.%s", i, suffix);
+    char name[160];
+    snprintf(name, sizeof(name), "golden/vispec/%s", folder);
     return test_path(name);
 }
 
-static void open_bench(struct bench *b, int max_seqs, int max_rows, int prefill_chunk,
-                       int max_in_flight)
+static const char *case_path(const struct family *family, int i, const char *suffix)
+{
+    char name[128];
+    snprintf(name, sizeof(name), "%s/case_%02d.%s", family->cases, i, suffix);
+    return folder_path(name);
+}
+
+static void open_bench(struct bench *b, const struct family *family, int max_seqs, int max_rows,
+                       int prefill_chunk, int max_in_flight)
 {
     struct error err = {0};
-    *b = (struct bench){0};
+    *b = (struct bench){.family = family};
     struct model *m = &b->model;
     m->dev = device_open("cpu", 1);
-    const char *dir = test_path("golden/vispec/llava-next-tiny");
+    const char *dir = folder_path(family->target);
     char tokenizer[512];
     snprintf(tokenizer, sizeof(tokenizer), "%s/tokenizer.json", dir);
     if (tokenizer_open(&m->tokenizer, tokenizer, &err) != 0 ||
@@ -63,8 +79,7 @@ static void open_bench(struct bench *b, int max_seqs, int max_rows, int prefill_
                                               .k = limits.k,
                                               .n_positions = MAX_LEN + PAGE_LEN,
                                               .max_image_tokens = MAX_LEN};
-    if (draft_open(&b->draft, m->dev, test_path("golden/vispec/llava-next-tiny-vispec"), m->lm,
-                   &draft_limits, &err) != 0)
+    if (draft_open(&b->draft, m->dev, folder_path(family->draft), m->lm, &draft_limits, &err) != 0)
         test_fail(__FILE__, __LINE__, "%s", err.text);
     b->round = round_open(m->dev, m->lm, b->draft, &limits);
     const struct scheduler_config cfg = {.model = m,
@@ -127,6 +142,10 @@ static void on_event(void *user, const struct gen_event *event)
         CHECK_INT(event->n_tokens, ==, 1);
         return;
     }
+    if (run->has_no_rounds) {
+        run->n_rounds++;
+        return;
+    }
     const json_t *golden =
         json_array_get(json_object_get(run->json, "rounds"), (size_t)run->n_rounds);
     if (!golden) test_fail(__FILE__, __LINE__, "the reference has no round %d", run->n_rounds);
@@ -136,47 +155,65 @@ static void on_event(void *user, const struct gen_event *event)
     run->n_rounds++;
 }
 
-/* The prompt of a case; the run of image tokens is one picture with the stored features. */
-static struct prompt *golden_prompt(int i)
+/* The prompt of a case; each run of image tokens is one picture with the stored features. */
+static struct prompt *golden_prompt(const struct golden *g, const json_t *json)
 {
-    struct golden *g =
-        golden_open(case_path(i == 5 ? 2 : i, "safetensors")); /* 5: same prompt as 2 */
     struct prompt *p = xcalloc(1, sizeof(*p));
-    size_t n, n_features;
+    size_t n, n_features, n_used = 0;
     const int32_t *ids = golden_i32(g, "input_ids", &n);
     token_list_append(&p->tokens, ids, n);
     const uint8_t *mask = golden_u8(g, "image_mask", NULL);
-    struct prompt_image *im = &p->images[0];
+    const json_t *grids =
+        json_object_get(json, "image_grid_thw"); /* Qwen: before the 2 x 2 merge */
     for (size_t t = 0; t < n; t++) {
-        if (mask[t] && im->n++ == 0) im->first = (int)t;
+        if (!mask[t]) continue;
+        struct prompt_image *im = &p->images[p->n_images];
+        im->first = (int)t;
+        while (t < n && mask[t]) im->n++, t++;
+        im->n_columns = item(json_array_get(grids, (size_t)p->n_images), 2) / 2;
+        p->n_images++;
     }
-    p->n_images = im->n > 0;
-    if (im->n > 0) {
+    prompt_set_rope_deltas(p);
+    if (grids) {
+        int delta = p->n_images > 0 ? p->images[p->n_images - 1].rope_delta : 0;
+        CHECK_INT(delta, ==, field(json, "rope_delta"));
+    }
+    for (int i = 0; i < p->n_images; i++) {
         const float *features = golden_f32(g, "vision_features", &n_features);
-        im->features = xcalloc(n_features, sizeof(float));
-        memcpy(im->features, features, n_features * sizeof(float));
+        int64_t shape[8];
+        golden_shape(g, "vision_features", shape);
+        size_t len = (size_t)p->images[i].n * (size_t)shape[1];
+        p->images[i].features = xcalloc(len, sizeof(float));
+        CHECK_INT(n_used + len, <=, n_features);
+        memcpy(p->images[i].features, features + n_used, len * sizeof(float));
+        n_used += len;
     }
-    golden_close(g);
     return p;
+}
+
+static struct job *new_job(struct run *run, struct bench *b, struct prompt *prompt, bool use_draft)
+{
+    struct job *job = xcalloc(1, sizeof(*job));
+    job->gen = (struct generation){.prompt = prompt, .on_event = on_event, .user = run};
+    job->gen.sampling = (struct sampling){
+        .top_p = 1, .repetition_penalty = 1, .n_logprobs = -1, .use_draft = use_draft};
+    output_init(&job->output, b->model.tokenizer, &job->gen);
+    return job;
 }
 
 static struct job *golden_job(struct run *run, struct bench *b, int i, bool use_draft)
 {
-    json_error_t json_err;
     *run = (struct run){.bench = b, .is_plain = !use_draft};
-    run->json = json_load_file(case_path(i, "json"), 0, &json_err);
+    run->json = json_load_file(case_path(b->family, i, "json"), 0, NULL);
     CHECK(run->json);
-    struct job *job = xcalloc(1, sizeof(*job));
+    struct golden *g = /* case 5 has the prompt of case 2 */
+        golden_open(case_path(b->family, i == 5 ? 2 : i, "safetensors"));
+    struct job *job = new_job(run, b, golden_prompt(g, run->json), use_draft);
+    golden_close(g);
     job->id = (uint64_t)i + 1;
-    job->gen = (struct generation){.prompt = golden_prompt(i), .on_event = on_event, .user = run};
-    job->gen.sampling = (struct sampling){.top_p = 1,
-                                          .repetition_penalty = 1,
-                                          .max_tokens = field(run->json, "max_new_tokens"),
-                                          .n_logprobs = -1,
-                                          .use_draft = use_draft,
-                                          .n_stop_ids = 1,
-                                          .stop_ids = {field(run->json, "eos_token_id")}};
-    output_init(&job->output, b->model.tokenizer, &job->gen);
+    job->gen.sampling.max_tokens = field(run->json, "max_new_tokens");
+    job->gen.sampling.n_stop_ids = 1;
+    job->gen.sampling.stop_ids[0] = field(run->json, "eos_token_id");
     return job;
 }
 
@@ -189,11 +226,11 @@ static void check_answer(struct run *run)
     json_decref(run->json);
 }
 
-static void check_case(int i, int prefill_chunk)
+static void check_case(const struct family *family, int i, int prefill_chunk)
 {
     struct bench b;
     struct run run;
-    open_bench(&b, 1, 256, prefill_chunk, 1);
+    open_bench(&b, family, 1, 256, prefill_chunk, 1);
     struct job *job = golden_job(&run, &b, i, true);
     run.checks_trees = true;
     CHECK(scheduler_admit(b.scheduler, job));
@@ -206,29 +243,35 @@ static void check_case(int i, int prefill_chunk)
     close_bench(&b);
 }
 
-TEST(every_round_of_text_cases_has_the_authors_tree_path_and_tokens)
+static void check_all(const struct family *family)
 {
-    check_case(0, 256);
-    check_case(6, 256);
+    for (int i = 0; i < N_CASES; i++) check_case(family, i, 256);
 }
 
-TEST(every_round_of_picture_cases_has_the_authors_tree_path_and_tokens)
+TEST(every_round_on_llava_has_the_authors_tree_path_and_tokens)
 {
-    const int cases[] = {1, 2, 3, 4, 5, 7, 8};
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) check_case(cases[i], 256);
+    check_all(&llava);
+}
+
+TEST(every_round_on_qwen_has_the_authors_tree_path_and_tokens)
+{
+    check_all(&qwen);
 }
 
 TEST(trees_do_not_depend_on_how_a_prompt_is_cut_into_chunks)
 {
     const int chunks[] = {1, 7, 63, 64, 65};
-    for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) check_case(7, chunks[i]);
+    for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
+        check_case(&llava, 7, chunks[i]);
+        check_case(&qwen, 7, chunks[i]);
+    }
 }
 
-TEST(all_cases_at_once_and_rounds_ahead_give_the_same_tokens)
+static void check_all_at_once(const struct family *family)
 {
     struct bench b;
     struct run runs[N_CASES];
-    open_bench(&b, N_CASES, 512, 50, ROUNDS_IN_FLIGHT);
+    open_bench(&b, family, N_CASES, 512, 50, ROUNDS_IN_FLIGHT);
     for (int i = 0; i < N_CASES; i++)
         CHECK(scheduler_admit(b.scheduler, golden_job(&runs[i], &b, i, true)));
     while (scheduler_step(b.scheduler)) continue;
@@ -236,12 +279,18 @@ TEST(all_cases_at_once_and_rounds_ahead_give_the_same_tokens)
     close_bench(&b);
 }
 
-TEST(plain_decoding_gives_the_same_tokens_with_one_round_a_token)
+TEST(all_cases_at_once_and_rounds_ahead_give_the_same_tokens)
+{
+    check_all_at_once(&llava);
+    check_all_at_once(&qwen);
+}
+
+static void check_plain(const struct family *family)
 {
     struct bench b;
     struct run runs[3];
     const int cases[] = {0, 3, 8};
-    open_bench(&b, 2, 128, 128, ROUNDS_IN_FLIGHT);
+    open_bench(&b, family, 2, 128, 128, ROUNDS_IN_FLIGHT);
     for (int i = 0; i < 3; i++) {
         struct job *job = golden_job(&runs[i], &b, cases[i], false);
         while (!scheduler_admit(b.scheduler, job)) CHECK(scheduler_step(b.scheduler));
@@ -251,11 +300,55 @@ TEST(plain_decoding_gives_the_same_tokens_with_one_round_a_token)
     close_bench(&b);
 }
 
+TEST(plain_decoding_gives_the_same_tokens_with_one_round_a_token)
+{
+    check_plain(&llava);
+    check_plain(&qwen);
+}
+
+/* The authors' draft cannot take several pictures; the target's own tokens are the truth. */
+static void check_two_images(const struct family *family, bool use_draft, int prefill_chunk)
+{
+    struct bench b;
+    char name[64];
+    snprintf(name, sizeof(name), "%s/two_images.json", family->cases);
+    struct run run = {.bench = &b, .is_plain = !use_draft, .has_no_rounds = true};
+    run.json = json_load_file(folder_path(name), 0, NULL);
+    CHECK(run.json);
+    snprintf(name, sizeof(name), "%s/two_images.safetensors", family->cases);
+    struct golden *g = golden_open(folder_path(name));
+    const json_t *want = json_object_get(run.json, "greedy_tokens");
+    int n = (int)json_array_size(want);
+    open_bench(&b, family, 1, 256, prefill_chunk, ROUNDS_IN_FLIGHT);
+    struct job *job = new_job(&run, &b, golden_prompt(g, run.json), use_draft);
+    CHECK_INT(job->gen.prompt->n_images, ==, 2);
+    job->gen.sampling.max_tokens = n;
+    CHECK(scheduler_admit(b.scheduler, job));
+    while (scheduler_step(b.scheduler)) continue;
+    CHECK(run.is_done);
+    CHECK_INT(run.n_answer, ==, n);
+    for (int t = 0; t < n; t++) CHECK_INT(run.answer[t], ==, item(want, (size_t)t));
+    if (use_draft) CHECK_INT(run.n_rounds, <, n - 1);
+    golden_close(g);
+    json_decref(run.json);
+    close_bench(&b);
+}
+
+TEST(two_pictures_give_the_target_s_own_tokens_in_fewer_rounds_with_the_draft)
+{
+    check_two_images(&llava, false, 256);
+    check_two_images(&llava, true, 256);
+    check_two_images(&llava, true, 7);
+    check_two_images(&qwen, false, 256);
+    check_two_images(&qwen, true, 256);
+    check_two_images(&qwen, true, 7);
+}
+
 TEST(the_operations_of_a_round_do_not_grow_with_the_sequences)
 {
     struct bench one, many;
-    open_bench(&one, 1, 64, 64, 1);
-    open_bench(&many, 12, 512, 64, 1);
+    open_bench(&one, &llava, 1, 64, 64, 1);
+    open_bench(&many, &llava, 12, 512, 64, 1);
     CHECK_INT(round_n_ops(one.round), >, 50);
     CHECK_INT(round_n_ops(one.round), ==, round_n_ops(many.round));
     close_bench(&one);
