@@ -43,7 +43,7 @@ TEST(pictures_of_every_kind_are_decoded_to_pillow_s_bytes)
         free(f.bytes);
         n_checked++;
     }
-    CHECK_INT(n_checked, ==, 31);
+    CHECK_INT(n_checked, ==, 33);
     closedir(folder);
     golden_close(golden);
 }

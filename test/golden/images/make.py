@@ -96,14 +96,15 @@ def gif_files(rgba: np.ndarray):
         bytes([0x80 | size]), transparent[13:table_end], transparent[frame + 10:]])
 
 
-def png(colour_type: int, depth: int, rows: list, transparent: bytes = b"") -> bytes:
+def png(colour_type: int, depth: int, rows: list, transparent: bytes = b"", palette: bytes = b"") -> bytes:
     """A PNG file of rows that are packed already."""
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">2I5B", WIDTH, HEIGHT, depth, colour_type, 0, 0, 0)
     return b"".join([
-        b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"tRNS", transparent) if transparent else b"",
+        b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"PLTE", palette) if palette else b"",
+        chunk(b"tRNS", transparent) if transparent else b"",
         chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows), 9)), chunk(b"IEND", b"")])
 
 
@@ -119,6 +120,9 @@ def png_files(rgba: np.ndarray):
     yield "grey2.png", png(0, 2, [packed(row >> 6, 2) for row in grey])
     yield "grey4.png", png(0, 4, [packed(row >> 4, 4) for row in grey])
     yield "grey_trns.png", png(0, 8, [row.tobytes() for row in grey], struct.pack(">H", grey[0, 7]))
+    colours = bytes([200, 10, 30, 0, 255, 90, 17, 34, 240, 255, 255, 1])
+    yield "palette1.png", png(3, 1, [packed(row >> 7, 1) for row in grey], palette=colours[:6])
+    yield "palette2_trns.png", png(3, 2, [packed(row >> 6, 2) for row in grey], bytes([255, 0, 99]), colours)
     yield "rgb_trns.png", png(2, 8, [row[:, :3].tobytes() for row in rgba],
                               struct.pack(">3H", *rgba[12, 12, :3].tolist()))
     yield "grey_alpha16.png", png(4, 16, [row.tobytes() for row in
