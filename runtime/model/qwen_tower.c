@@ -145,7 +145,7 @@ static int load_patch_embedding(struct qwen_tower *v, const struct weights *w, s
     weights_name(name, w->prefix, "patch_embed.proj.weight");
     if (safetensors_get(w->st, name, shape, 5, &t, err) != 0) return -1;
     enum dtype act = device_ops(w->dev)->act;
-    size_t plane = (size_t)(patch * patch), n = t->n / (size_t)n_frames;
+    size_t plane = (size_t)patch * (size_t)patch, n = t->n / (size_t)n_frames;
     float *frames = xcalloc(t->n, sizeof(float)), *sum = xcalloc(n, sizeof(float));
     void *converted = xcalloc(n, dtype_size(act));
     weights_convert(frames, DTYPE_F32, t->data, t->dtype, t->n);
@@ -189,7 +189,7 @@ static void take_buffers(struct qwen_tower *v)
     int head_dim = cfg->hidden / cfg->n_heads, merged = cfg->merge * cfg->merge;
     size_t act = dtype_size(device_ops(v->dev)->act), n = (size_t)v->max_patches;
     size_t hidden = (size_t)cfg->hidden, intermediate = (size_t)cfg->intermediate;
-    size_t values = (size_t)(3 * cfg->patch * cfg->patch), rows = n * act;
+    size_t values = 3 * (size_t)cfg->patch * (size_t)cfg->patch, rows = n * act;
     const char *what = "vision tower's rows";
     v->pixels = device_alloc(v->dev, n * values * sizeof(float), "pixels");
     v->index = device_alloc(v->dev, index_len(n) * sizeof(int32_t), "window order");

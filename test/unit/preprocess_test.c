@@ -367,7 +367,7 @@ static float *reference_values(const struct preprocess_config *cfg, const struct
     preprocess_picture(cfg, &layout, in, values);
     *n = layout.n_values;
     if (cfg->family != PREPROCESS_QWEN) return values;
-    size_t plane = (size_t)(cfg->patch * cfg->patch);
+    size_t plane = (size_t)cfg->patch * (size_t)cfg->patch;
     float *doubled = xcalloc(2 * layout.n_values, sizeof(*values));
     for (size_t i = 0; i < 2 * layout.n_values; i++)
         doubled[i] = values[i / plane / 2 * plane + i % plane];
@@ -381,7 +381,7 @@ static void check_mean_and_std(const char *key, const json_t *want, const float 
                                size_t run)
 {
     for (size_t c = 0; c < 3; c++) {
-        double sum = 0, squares = 0, count = (double)(n / 3);
+        double sum = 0, squares = 0, count = (double)n / 3;
         for (size_t i = 0; i < n; i++)
             if (i / run % 3 == c) sum += (double)values[i];
         for (size_t i = 0; i < n; i++)
@@ -422,8 +422,8 @@ static void check_pixel_values(const struct preprocess_config *cfg, const char *
             if (values[golden_sample_index(n, k)] != want[k])
                 test_fail(__FILE__, __LINE__, "%s %s: sample %zu is %.9g, not %.9g", golden_name,
                           key, k, (double)values[golden_sample_index(n, k)], (double)want[k]);
-        int side = cfg->family == PREPROCESS_QWEN ? cfg->patch : cfg->crop_size;
-        size_t run = (size_t)(side * side) * (cfg->family == PREPROCESS_QWEN ? 2 : 1);
+        size_t side = (size_t)(cfg->family == PREPROCESS_QWEN ? cfg->patch : cfg->crop_size);
+        size_t run = side * side * (cfg->family == PREPROCESS_QWEN ? 2 : 1);
         check_mean_and_std(key, json_object_get(one, golden_name), values, n, run);
         free(values);
         n_checked++;
