@@ -18,10 +18,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
-static const char *const names[] = {"model.safetensors.index.json", "chat_template.json",
-                                    "preprocessor_config.json", "generation_config.json",
-                                    "config.json"};
-enum { N_NAMES = sizeof(names) / sizeof(*names) };
+enum { INDEX, TEMPLATE, PREPROCESSOR, GENERATION, DRAFT, N_NAMES };
+static const char *const names[N_NAMES] = {[INDEX] = "model.safetensors.index.json",
+                                           [TEMPLATE] = "chat_template.json",
+                                           [PREPROCESSOR] = "preprocessor_config.json",
+                                           [GENERATION] = "generation_config.json",
+                                           [DRAFT] = "config.json"};
 
 static char folder[] = "/tmp/vispecd-fuzz-XXXXXX";
 static char paths[N_NAMES][64], bytes_path[64], shard_path[64];
@@ -85,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     if (is_read(chat_template_choose(&t, folder, NULL, &err), &err)) require(t != NULL);
 
     struct preprocess_config pre;
-    if (is_read(preprocess_config_load(&pre, paths[2], &err), &err)) {
+    if (is_read(preprocess_config_load(&pre, paths[PREPROCESSOR], &err), &err)) {
         struct image_layout layout;
         int result = preprocess_layout(&pre, 640, 480, &layout, &err);
         require(result == 0 ? layout.n_values > 0 : err.text[0] != '\0');
