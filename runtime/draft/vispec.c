@@ -113,9 +113,12 @@ static int load_tensors(struct vispec *v, const struct safetensors *st, struct e
         load_embeddings(v, &all, err) != 0)
         return -1;
     /* A target without images needs no adaptor, and its draft's stays unread. */
-    if (!is_vispec || v->limits.max_image_tokens == 0) return 0;
-    return adaptor_open(&v->adaptor, &all, cfg->hidden, cfg->n_heads, v->limits.max_image_tokens,
-                        err);
+    bool needs_adaptor = is_vispec && v->limits.max_image_tokens > 0;
+    if (needs_adaptor && adaptor_open(&v->adaptor, &all, cfg->hidden, cfg->n_heads,
+                                      v->limits.max_image_tokens, err) != 0)
+        return -1;
+    const char *const ignored[] = {".inv_freq", needs_adaptor ? NULL : "imadpt.", NULL};
+    return safetensors_check_used(st, ignored, err);
 }
 
 static int load(struct vispec *v, const char *dir, struct error *err)

@@ -71,6 +71,11 @@ static int open_vision(struct model *m, const struct model_options *options, str
                        err);
 }
 
+/* What checkpoints carry and nobody computes: the tower's layers behind the feature layer, its last
+ * norm, tables that older versions stored, the output matrix of tied embeddings. */
+static const char *const ignored_tensors[] = {
+    ".encoder.layers.", ".post_layernorm.", ".position_ids", ".inv_freq", "lm_head.weight", NULL};
+
 int model_open(struct model **out, struct device *dev, const struct model_config *cfg,
                const struct model_options *options, struct error *err)
 {
@@ -83,6 +88,7 @@ int model_open(struct model **out, struct device *dev, const struct model_config
     if (safetensors_open(&m->tensors, dir, err) != 0) goto failed;
     if (lm_open(&m->lm, dev, m->tensors, &m->cfg.lm, options->n_positions, err) != 0) goto failed;
     if (open_vision(m, options, err) != 0) goto failed;
+    if (safetensors_check_used(m->tensors, ignored_tensors, err) != 0) goto failed;
     *out = m;
     return 0;
 

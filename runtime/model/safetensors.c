@@ -25,6 +25,7 @@ struct entry {
     struct tensor tensor; /* its name is owned */
     const char *type_name;
     bool is_computable;
+    bool is_used; /* somebody looked it up */
     int file;
     size_t begin, end; /* bytes of the data area */
 };
@@ -265,7 +266,7 @@ static int finish(struct safetensors *st, struct error *err)
     return 0;
 }
 
-static const struct entry *find_entry(const struct safetensors *st, const char *name)
+static struct entry *find_entry(const struct safetensors *st, const char *name)
 {
     struct entry key = {.tensor.name = name};
     return bsearch(&key, st->entries, st->n_entries, sizeof(*st->entries), by_name);
@@ -423,7 +424,8 @@ const char *safetensors_path(const struct safetensors *st)
 
 const struct tensor *safetensors_find(const struct safetensors *st, const char *name)
 {
-    const struct entry *e = find_entry(st, name);
+    struct entry *e = find_entry(st, name);
+    if (e) e->is_used = true;
     return e && e->is_computable ? &e->tensor : NULL;
 }
 
@@ -441,8 +443,9 @@ static const char *shape_text(char text[160], const int64_t *shape, int n_dims)
 int safetensors_get(const struct safetensors *st, const char *name, const int64_t *shape,
                     int n_dims, const struct tensor **out, struct error *err)
 {
-    const struct entry *e = find_entry(st, name);
+    struct entry *e = find_entry(st, name);
     if (!e) return error_set(err, ERROR_BAD_REQUEST, "%s: tensor %s is missing", st->path, name);
+    e->is_used = true;
     const char *path = st->files[e->file].path;
     if (!e->is_computable)
         return error_set(err, ERROR_BAD_REQUEST, "%s: tensor %s has dtype %s, not F32, F16 or BF16",
@@ -456,5 +459,25 @@ int safetensors_get(const struct safetensors *st, const char *name, const int64_
                          shape_text(has, t->shape, t->n_dims), shape_text(wanted, shape, n_dims));
     }
     *out = t;
+    return 0;
+}
+
+int safetensors_check_used(const struct safetensors *st, const char *const *ignored,
+                           struct error *err)
+{
+    for (size_t i = 0; i < st->n_entries; i++) {
+        const struct entry *e = &st->entries[i];
+        const struct tensor *t = &e->tensor;
+        bool may_stay = e->is_used;
+        for (const char *const *part = ignored; *part && !may_stay; part++)
+            may_stay = strstr(t->name, *part) != NULL;
+        char shape[160];
+        if (!may_stay)
+            return error_set(err, ERROR_BAD_REQUEST,
+                             "%s: tensor %.200s of shape %s has no place in the model that "
+                             "config.json describes",
+                             st->files[e->file].path, t->name,
+                             shape_text(shape, t->shape, t->n_dims));
+    }
     return 0;
 }

@@ -1,8 +1,8 @@
 /* The tensors of a checkpoint: one .safetensors file, or the shards that
  * model.safetensors.index.json names.  Files are mapped, never read twice; every header is checked
  * against the file's size before a pointer is handed out (format: the 8-byte little-endian header
- * length, a JSON object of name -> {dtype, shape, data_offsets}, then the data).  Immutable after
- * opening: any thread may look up. */
+ * length, a JSON object of name -> {dtype, shape, data_offsets}, then the data).  What was looked
+ * up is remembered, so one thread loads. */
 #ifndef RUNTIME_MODEL_SAFETENSORS_H
 #define RUNTIME_MODEL_SAFETENSORS_H
 
@@ -45,5 +45,10 @@ const struct tensor *safetensors_find(const struct safetensors *st, const char *
  * shapes. */
 int safetensors_get(const struct safetensors *st, const char *name, const int64_t *shape,
                     int n_dims, const struct tensor **out, struct error *err);
+
+/* Fails if there is a tensor that nobody looked up: the model has a part that we would leave out.
+ * Names that contain one of `ignored`, which ends with NULL, may stay. */
+int safetensors_check_used(const struct safetensors *st, const char *const *ignored,
+                           struct error *err);
 
 #endif

@@ -87,6 +87,9 @@ NEXT = next(n for n, t in HEADER.items() if "data_offsets" in t and t["data_offs
                      [NORM, f"[{len(VALUES)}, ", f"{len(VALUES)} bytes of data"], id="out of range"),
         pytest.param(change(WEIGHTS, **{NORM: {"shape": [64, 2]}}), [NORM, "[64, 2], not [128]"], id="shape"),
         pytest.param(change(WEIGHTS, **{NORM: None}), [NORM, "is missing"], id="missing"),
+        pytest.param(with_header(HEADER | {"model.extra.weight": HEADER[NORM] | {"data_offsets": [len(VALUES), len(VALUES) + AT[1] - AT[0]]}},
+                                 VALUES + VALUES[: AT[1] - AT[0]]),
+                     ["model.extra.weight of shape [128]", "has no place"], id="unknown"),
         pytest.param(change(WEIGHTS, **{NORM: {"dtype": "I16"}}),
                      [NORM, "has dtype I16, not F32, F16 or BF16"], id="dtype"),
     ],
@@ -146,6 +149,17 @@ def test_draft_that_is_cut(tmp_path):
     line = refusal("--model", LLAVA, "--draft", draft)
     assert f"{draft}/model.safetensors: tensor " in line
     assert "is the file complete?" in line
+
+
+def test_draft_with_a_tensor_that_would_be_left_out(tmp_path):
+    draft = folder_of(tmp_path / "d", DRAFT)
+    header, values = header_of((DRAFT / "model.safetensors").read_bytes())
+    norm = header["layers.0.post_attention_layernorm.weight"]
+    n = norm["data_offsets"][1] - norm["data_offsets"][0]
+    more = {"layers.0.input_layernorm.weight": norm | {"data_offsets": [len(values), len(values) + n]}}
+    replace(draft, "model.safetensors", with_header(header | more, values + values[:n]))
+    line = refusal("--model", LLAVA, "--draft", draft)
+    assert f"{draft}/model.safetensors: tensor layers.0.input_layernorm.weight of shape [128] has no place" in line
 
 
 def test_index_that_names_a_missing_shard(tmp_path):
