@@ -74,9 +74,9 @@ int preprocess_layout(const struct preprocess_config *cfg, int width, int height
     }
     case PREPROCESS_QWEN:
         if (longer > MAX_ASPECT * shorter)
-            return error_set_code(err, ERROR_BAD_REQUEST, "image_parse_error",
-                                  "the image has %d x %d pixels; this model takes pictures whose "
-                                  "longer side is at most %d times the shorter",
+            return error_set_code(err, ERROR_BAD_REQUEST, "image_too_small",
+                                  "the image is %dx%d pixels, its shorter side must have at least "
+                                  "1/%d of the longer",
                                   width, height, MAX_ASPECT);
         smart_resize(cfg, width, height, &width, &height);
         set_grid(cfg, height / cfg->patch, width / cfg->patch, out);
