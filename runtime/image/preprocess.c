@@ -100,10 +100,11 @@ static int most_tokens(const struct preprocess_config *cfg)
 void preprocess_largest(const struct preprocess_config *cfg, struct image_layout *out)
 {
     struct error err;
+    int n_pinpoints = cfg->family == PREPROCESS_ANYRES ? cfg->n_pinpoints : 0;
     preprocess_layout(cfg, 1, 1, out, &err);
     if (cfg->family == PREPROCESS_QWEN)
         set_grid(cfg, cfg->merge, most_tokens(cfg) * cfg->merge, out);
-    for (int i = 0; i < cfg->n_pinpoints; i++) { /* a picture that fills one keeps all tokens */
+    for (int i = 0; i < n_pinpoints; i++) { /* a picture that fills one keeps all tokens */
         struct image_layout layout;
         preprocess_layout(cfg, cfg->pinpoints[i][1], cfg->pinpoints[i][0], &layout, &err);
         if (layout.n_tiles > out->n_tiles ||
