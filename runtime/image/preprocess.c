@@ -74,9 +74,9 @@ int preprocess_layout(const struct preprocess_config *cfg, int width, int height
     }
     case PREPROCESS_QWEN:
         if (longer > MAX_ASPECT * shorter)
-            return error_set_code(err, ERROR_BAD_REQUEST, "image_parse_error",
-                                  "the image has %d x %d pixels; this model takes pictures whose "
-                                  "longer side is at most %d times the shorter",
+            return error_set_code(err, ERROR_BAD_REQUEST, "image_too_small",
+                                  "the image is %dx%d pixels, its shorter side must have at least "
+                                  "1/%d of the longer",
                                   width, height, MAX_ASPECT);
         smart_resize(cfg, width, height, &width, &height);
         set_grid(cfg, height / cfg->patch, width / cfg->patch, out);
@@ -100,10 +100,11 @@ static int most_tokens(const struct preprocess_config *cfg)
 void preprocess_largest(const struct preprocess_config *cfg, struct image_layout *out)
 {
     struct error err;
+    int n_pinpoints = cfg->family == PREPROCESS_ANYRES ? cfg->n_pinpoints : 0;
     preprocess_layout(cfg, 1, 1, out, &err);
     if (cfg->family == PREPROCESS_QWEN)
         set_grid(cfg, cfg->merge, most_tokens(cfg) * cfg->merge, out);
-    for (int i = 0; i < cfg->n_pinpoints; i++) { /* a picture that fills one keeps all tokens */
+    for (int i = 0; i < n_pinpoints; i++) { /* a picture that fills one keeps all tokens */
         struct image_layout layout;
         preprocess_layout(cfg, cfg->pinpoints[i][1], cfg->pinpoints[i][0], &layout, &err);
         if (layout.n_tiles > out->n_tiles ||

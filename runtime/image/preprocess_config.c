@@ -14,30 +14,19 @@ enum {
 };
 
 /* What the reference takes where a key is absent (or null). */
-#define COMMON_DEFAULTS                                                                            \
-    .rescale_factor = 1.0 / 255, .mean = {0.48145466F, 0.4578275F, 0.40821073F},                   \
-    .std = {0.26862954F, 0.26130258F, 0.27577711F}
-static const struct preprocess_config defaults[] = {
-    [PREPROCESS_CLIP] = {.family = PREPROCESS_CLIP,
-                         .has_resize = true,
-                         .shortest_edge = 224,
-                         .crop_size = 224,
-                         COMMON_DEFAULTS},
-    [PREPROCESS_ANYRES] =
-        {.family = PREPROCESS_ANYRES,
-         .has_resize = true,
-         .shortest_edge = 224,
-         .crop_size = 224,
-         .n_pinpoints = 5,
-         .pinpoints = {{336, 672}, {672, 336}, {672, 672}, {1008, 336}, {336, 1008}},
-         COMMON_DEFAULTS},
-    [PREPROCESS_QWEN] = {.family = PREPROCESS_QWEN,
-                         .has_resize = true,
-                         .patch = 14,
-                         .merge = 2,
-                         .min_pixels = 56 * 56,
-                         .max_pixels = 28 * 28 * 1280,
-                         COMMON_DEFAULTS},
+static const struct preprocess_config defaults = {
+    .rescale_factor = 1.0 / 255,
+    .mean = {0.48145466F, 0.4578275F, 0.40821073F},
+    .std = {0.26862954F, 0.26130258F, 0.27577711F},
+    .crop_size = 224,
+    .has_resize = true,
+    .shortest_edge = 224,
+    .n_pinpoints = 5,
+    .pinpoints = {{336, 672}, {672, 336}, {672, 672}, {1008, 336}, {336, 1008}},
+    .patch = 14,
+    .merge = 2,
+    .min_pixels = 56 * 56,
+    .max_pixels = 28 * 28 * 1280,
 };
 
 struct reader {
@@ -293,18 +282,17 @@ static int read_config(const struct reader *r, struct preprocess_config *out)
         [PREPROCESS_QWEN] = read_qwen,
     };
     bool has_rescale = true, has_normalize = true, is_rgb = true;
-    enum preprocess_family family;
+    struct preprocess_config cfg = defaults;
     if (!json_is_object(r->root))
         return error_set(r->err, ERROR_BAD_REQUEST, "%s: not a JSON object", r->path);
-    if (read_family(r, &family) != 0) return -1;
-    struct preprocess_config cfg = defaults[family];
+    if (read_family(r, &cfg.family) != 0) return -1;
     /* do_convert_rgb may be false: our pictures are RGB anyway. */
-    if (check_resample(r) != 0 || check_other_steps(r, family) != 0 ||
+    if (check_resample(r) != 0 || check_other_steps(r, cfg.family) != 0 ||
         read_bool(r, "do_rescale", &has_rescale) != 0 ||
         read_bool(r, "do_normalize", &has_normalize) != 0 ||
         read_bool(r, "do_convert_rgb", &is_rgb) != 0 || read_factor(r, &cfg.rescale_factor) != 0 ||
         read_channels(r, "image_mean", -1e6, cfg.mean) != 0 ||
-        read_channels(r, "image_std", 1e-6, cfg.std) != 0 || families[family](r, &cfg) != 0)
+        read_channels(r, "image_std", 1e-6, cfg.std) != 0 || families[cfg.family](r, &cfg) != 0)
         return -1;
     if (!has_rescale) cfg.rescale_factor = 1.0;
     for (int c = 0; c < 3 && !has_normalize; c++) {

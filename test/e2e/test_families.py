@@ -49,7 +49,7 @@ def test_answers_and_rounds_are_the_authors(family):
         case = json.loads(path.read_text())
         reply = greedy(d, case, max_tokens=case["max_new_tokens"])
         assert reply["choices"][0]["token_ids"] == case["output_tokens"], path.name
-        # Their loop may run one more where an answer ends (test/golden/vispec's README).
+        # Their loop runs one round more where the end token was a bonus, or at exactly max_new_tokens.
         assert case["num_rounds"] - reply["timings"]["rounds"] in (0, 1), path.name
 
 
@@ -108,3 +108,24 @@ def test_folders_that_do_not_fit_are_refused_with_both_values(tmp_path: pathlib.
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     assert 'model_type is "mamba", not llava or llava_next or qwen2_5_vl or llama or qwen2' in refusal(
         "--model", str(tmp_path))
+
+
+def test_golden_pictures_have_the_published_settings_number_of_tokens(tmp_path: pathlib.Path):
+    """A folder of symbolic links, as the Hub's cache makes them, with Qwen2.5-VL's own limits on pixels."""
+    model = GOLDEN / "hf" / "models" / "qwen25vl-tiny"
+    for path in model.iterdir():
+        if path.name != "preprocessor_config.json":
+            (tmp_path / path.name).symlink_to(path)
+    config = json.loads((model / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**config, "max_pixels": 12845056}))
+    counts = []
+    with Daemon(model=tmp_path) as d:
+        for case in json.loads((GOLDEN / "hf" / "preprocess" / "preprocess.json").read_text()):
+            n = case["qwen2.5-vl"]["num_image_tokens"]
+            # The tower's attention over the largest picture, 5429 tokens, takes a CPU a minute.
+            if case["variant"].startswith("default") and n < 1000:
+                part = {"type": "image_url", "image_url": {"url": data_url(GOLDEN / "hf" / "images" / case["file"])}}
+                status, reply = d.chat(messages=[{"role": "user", "content": [part]}], max_tokens=1)
+                assert status == 200, reply
+                counts.append(reply["usage"]["prompt_tokens"] - n)
+    assert len(counts) == 21 and len(set(counts)) == 1, counts

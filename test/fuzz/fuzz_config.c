@@ -27,8 +27,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     require(cfg.image_token < lm->vocab);
     if (cfg.has_vision) {
         const struct vision_config *v = &cfg.vision;
-        require(v->n_used_layers >= 0 && v->n_used_layers <= v->n_layers);
-        require(v->hidden % v->n_heads == 0 && v->image_size % v->patch == 0 && v->n_tokens > 0);
+        require(v->hidden % v->n_heads == 0 && v->patch > 0);
+        if (v->kind == VISION_QWEN) {
+            require(v->merge > 0 && v->window > 0 && v->n_frames > 0);
+            require((long)v->merge * v->merge * v->hidden <= INT_MAX);
+        } else {
+            require(v->n_used_layers >= 0 && v->n_used_layers <= v->n_layers);
+            require(v->image_size % v->patch == 0 && v->n_tokens > 0);
+        }
     }
     return 0;
 }

@@ -315,7 +315,7 @@ TEST(patch_grids_are_those_of_the_reference_and_what_it_refuses_is_refused)
         if (json_unpack(one, "{s:{s:[i,i,i]}}", "qwen", "grid_thw", &frames, &grid_h, &grid_w) !=
             0) {
             CHECK_INT(result, ==, -1);
-            CHECK_STR(err.code, "image_parse_error");
+            CHECK_STR(err.code, "image_too_small");
             n_refused++;
             continue;
         }
