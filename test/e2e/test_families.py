@@ -122,7 +122,7 @@ def test_golden_pictures_have_the_published_settings_number_of_tokens(tmp_path: 
     with Daemon(model=tmp_path) as d:
         for case in json.loads((GOLDEN / "hf" / "preprocess" / "preprocess.json").read_text()):
             n = case["qwen2.5-vl"]["num_image_tokens"]
-            # The tower's attention over the largest picture, 5429 tokens, takes a CPU a minute.
+            # Attention over all patches of the largest picture, 5429 tokens, takes a CPU too long for a test.
             if case["variant"].startswith("default") and n < 1000:
                 part = {"type": "image_url", "image_url": {"url": data_url(GOLDEN / "hf" / "images" / case["file"])}}
                 status, reply = d.chat(messages=[{"role": "user", "content": [part]}], max_tokens=1)
