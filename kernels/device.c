@@ -12,14 +12,15 @@ static const struct device_type *const types[] = {
     &cuda_bf16_device,
     &cuda_f16_device,
 #endif
+    NULL,
 };
 
 struct device *device_open(const char *name, int n_threads)
 {
-    for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
-        if (strcmp(types[i]->name, name) != 0) continue;
-        struct device *dev = types[i]->open(n_threads);
-        if (dev != NULL) dev->type = types[i];
+    for (const struct device_type *const *type = types; *type != NULL; type++) {
+        if (strcmp((*type)->name, name) != 0) continue;
+        struct device *dev = (*type)->open(n_threads);
+        if (dev != NULL) dev->type = *type;
         return dev;
     }
     return NULL;
