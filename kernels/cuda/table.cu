@@ -27,6 +27,9 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .draft_input = cuda_draft_input<T>,
         .draft_direct = cuda_draft_direct<T>,
         .carry = cuda_carry<T>,
+        .topk = cuda_topk,
+        .logprobs = cuda_logprobs,
+        .compact = cuda_compact<T>,
         .stamp = cuda_stamp,
     };
 }
