@@ -3,6 +3,7 @@
 #   make            build/vispecd                 make run     install, build, serve the embedded model
 #   make check      formatting, lint, includes    make test    install, build, run every test
 #   make bench      build/bench/*                 make clean   remove build/
+#   make test-emu   the CUDA device on the CPU    make cuda-check   its kernels by nvcc
 #
 # BUILD=build/asan SANITIZE=address,undefined gives an instrumented build beside the plain one.
 
@@ -39,7 +40,7 @@ TESTS := $(patsubst test/unit/%.c,$(BUILD)/test/%,$(TEST_SRC))
 FUZZ  := $(patsubst test/fuzz/%.c,$(BUILD)/test/%,$(FUZZ_SRC))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 
-.PHONY: all run test test-programs check bench deps clean
+.PHONY: all run test test-programs emu-tests test-emu cuda-check check bench deps clean
 all: $(BUILD)/vispecd
 
 $(BUILD)/obj/%.o: %.c Makefile
@@ -76,6 +77,80 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LDLIBS)
 
+# ---- the CUDA device on the emulator -----------------------------------------------------------
+#
+# The .cu files compiled for the host against test/emu/include, and the tests of operations linked a
+# second time with another device under test.
+
+CXX      ?= g++
+CXXFLAGS += $(OPT) -std=c++20 -march=$(CPU_ARCH) -Wall -Wextra -Wno-unknown-pragmas \
+            -Wno-missing-field-initializers -Wno-psabi
+ifneq ($(SANITIZE),)
+CXXFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
+endif
+EMU_FLAGS  := -Itest/emu/include -I. -MMD -MP
+EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test/emu/*.cu)) \
+              $(patsubst %.cpp,$(BUILD)/emu/%.o,$(wildcard test/emu/*.cpp)) $(BUILD)/emu/device.o
+EMU_TYPES  := bf16 f16
+EMU_TESTS  := $(foreach t,$(EMU_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
+              apply_test attention_test compact_test draft_attention_test draft_rows_test \
+              embed_test emulator_test gemm_test norm_test rope_test topk_test vision_attention_test))
+
+$(BUILD)/emu/%.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) $(CXXFLAGS) -x c++ -c -o $@ $<
+
+$(BUILD)/emu/%.o: %.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(EMU_FLAGS) $(CXXFLAGS) -c -o $@ $<
+
+$(BUILD)/emu/device.o: kernels/device.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DWITH_CUDA -c -o $@ $<
+
+$(EMU_TYPES:%=$(BUILD)/emu/kernels-%.o): $(BUILD)/emu/kernels-%.o: test/kernels.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DTEST_DEVICE='"cuda-$*"' -c -o $@ $<
+
+EMU_LINK = @mkdir -p $(@D); $(CXX) $(CXXFLAGS) -fopenmp $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LDLIBS)
+define emu_test
+$(BUILD)/emu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/obj/test/test.o \
+		$(BUILD)/emu/kernels-$(1).o $(EMU_OBJ) $(BUILD)/libtest.a $(LIB)
+	$$(EMU_LINK)
+$(BUILD)/emu/test/%-$(1): $(BUILD)/obj/test/emu/%.o $(BUILD)/obj/test/test.o \
+		$(BUILD)/emu/kernels-$(1).o $(EMU_OBJ) $(BUILD)/libtest.a $(LIB)
+	$$(EMU_LINK)
+endef
+$(foreach t,$(EMU_TYPES),$(eval $(call emu_test,$(t))))
+
+emu-tests: $(EMU_TESTS)
+
+# Runs them, and ends with a line that counts.
+test-emu: emu-tests
+	@scripts/run-emu-tests $(BUILD)
+
+# ---- the CUDA device by nvcc --------------------------------------------------------------------
+#
+# Nothing is linked yet: the check is that all kernels compile, without spills, within the registers
+# that docs/performance.md states.
+
+NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
+NVCC_FLAGS := -std=c++20 -O3 -lineinfo -I. -Xptxas -v,-warn-spills,-Werror \
+              -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=sm_80
+CUDA_OBJ   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
+
+$(BUILD)/cuda/%.o: %.cu $(wildcard kernels/*.h kernels/cuda/*.cuh) Makefile
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -c -o $@ $< 2>$(@:.o=.log) || { cat $(@:.o=.log); rm -f $@; exit 1; }
+
+ifeq ($(NVCC),)
+cuda-check:
+	@echo "cuda-check: skipped, no nvcc"
+else
+cuda-check: $(CUDA_OBJ)
+	@python3 scripts/cuda_ceilings.py $(CUDA_OBJ:.o=.log)
+endif
+
 deps:
 	@scripts/install-deps
 
@@ -85,7 +160,7 @@ run: deps
 
 # The unit tests and fuzz corpora run twice: as built for use, and with address and undefined sanitizers.
 test: deps
-	@$(MAKE) --no-print-directory test-programs all
+	@$(MAKE) --no-print-directory test-programs emu-tests all cuda-check
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT="-O1 -g" \
 		test-programs
 	@scripts/run-tests $(BUILD)
@@ -100,4 +175,4 @@ clean:
 	rm -rf $(BUILD)
 
 .SECONDARY:
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/emu -name '*.d' 2>/dev/null)

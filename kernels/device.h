@@ -19,8 +19,9 @@ struct event;
 struct graph;
 struct ops;
 
-/* Opens "cpu".  n_threads is the CPU device's number of worker threads; 0 takes all cores.  NULL if
- * there is no such device here. */
+/* Opens "cpu", "cuda-bf16" or "cuda-f16" (a device computes in one type of activations).  n_threads
+ * is the CPU device's number of worker threads; 0 takes all cores.  NULL if there is no such device
+ * here. */
 struct device *device_open(const char *name, int n_threads);
 void device_close(struct device *dev); /* accepts NULL; everything made with dev is closed before */
 const char *device_name(const struct device *dev);

@@ -12,7 +12,11 @@
  *
  * Row invariance: in all operations on rows, the bits of a result row depend on its own inputs
  * only, never on how many rows stand beside it or where (docs/architecture.md, idea 4).  The
- * operations of the vision tower are exempt: they see one image at a time. */
+ * operations of the vision tower are exempt: they see one image at a time.  On CUDA attention's
+ * bits also depend on the slots where a tree's nodes lie.
+ *
+ * CUDA takes heads of up to 128, and weights in the type of activations: others are rounded to it.
+ * Rows of x that start on 16 bytes (ldx a multiple of 8) are faster there. */
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
 
@@ -122,7 +126,8 @@ struct attention_args {
 
 /* The draft's attention: rotation, append, and attention over valid slots, in one operation
  * (n_heads = n_kv_heads, one layer, rotary position = rows.pos axis 0).  All appends come before
- * all reads.  If is_scratch, the rows' slots do not become valid; else their bits are set. */
+ * all reads; rows of one sequence lie beside each other.  If is_scratch, the rows' slots do not
+ * become valid; else their bits are set. */
 struct draft_attention_args {
     void *qkv;
     void *out;

@@ -6,9 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef TEST_DEVICE
+#define TEST_DEVICE "cpu"
+#endif
+
 void kernels_open(struct kernels *k)
 {
-    *k = (struct kernels){.dev = device_open("cpu", 0)};
+    *k = (struct kernels){.dev = device_open(TEST_DEVICE, 0)};
     CHECK(k->dev != NULL);
     k->stream = stream_open(k->dev);
     k->ops = device_ops(k->dev);
@@ -17,25 +21,31 @@ void kernels_open(struct kernels *k)
 void kernels_close(struct kernels *k)
 {
     stream_close(k->stream);
-    for (int i = 0; i < k->n_blocks; i++) device_free_shared(k->dev, k->blocks[i]);
+    for (int i = 0; i < k->n_blocks; i++) {
+        if (k->blocks[i].is_shared)
+            device_free_shared(k->dev, k->blocks[i].p);
+        else
+            device_free(k->dev, k->blocks[i].p);
+    }
     device_close(k->dev);
 }
 
-static void *keep(struct kernels *k, void *p)
+static void *keep(struct kernels *k, void *p, bool is_shared)
 {
     CHECK_INT(k->n_blocks, <, KERNELS_MAX_BLOCKS);
-    k->blocks[k->n_blocks++] = p;
+    k->blocks[k->n_blocks].p = p;
+    k->blocks[k->n_blocks++].is_shared = is_shared;
     return p;
 }
 
 void *kernels_empty(struct kernels *k, size_t bytes)
 {
-    return keep(k, device_alloc(k->dev, bytes, "a test's array"));
+    return keep(k, device_alloc(k->dev, bytes, "a test's array"), false);
 }
 
 void *kernels_host(struct kernels *k, size_t bytes)
 {
-    return keep(k, device_alloc_shared(k->dev, bytes, "a test's host array"));
+    return keep(k, device_alloc_shared(k->dev, bytes, "a test's host array"), true);
 }
 
 void kernels_write(struct kernels *k, void *device, const void *host, size_t bytes)
@@ -73,15 +83,6 @@ int kernels_random_int(unsigned *state, int n)
     return (int)(next_random(state) % (unsigned)n);
 }
 
-float *kernels_random(struct kernels *k, size_t n, float scale, unsigned seed)
-{
-    float *x = kernels_host(k, n * sizeof(*x));
-    unsigned state = seed * 2654435761u + 12345;
-    for (size_t i = 0; i < n; i++)
-        x[i] = scale * (((float)(next_random(&state) >> 8) + 0.5f) * 0x1p-23f - 1);
-    return x;
-}
-
 static uint16_t to_bf16(float x)
 {
     uint32_t bits;
@@ -111,14 +112,17 @@ static float from_f16(uint16_t h)
     return (float)(h & 0x8000 ? -a : a);
 }
 
+static void to_dtype(void *out, size_t i, float x, enum dtype t)
+{
+    if (t == DTYPE_F32) ((float *)out)[i] = x;
+    if (t == DTYPE_F16) ((uint16_t *)out)[i] = to_f16(x);
+    if (t == DTYPE_BF16) ((uint16_t *)out)[i] = to_bf16(x);
+}
+
 void *kernels_to_dtype(struct kernels *k, const float *x, size_t n, enum dtype t)
 {
     void *out = kernels_host(k, n * dtype_size(t));
-    for (size_t i = 0; i < n; i++) {
-        if (t == DTYPE_F32) ((float *)out)[i] = x[i];
-        if (t == DTYPE_F16) ((uint16_t *)out)[i] = to_f16(x[i]);
-        if (t == DTYPE_BF16) ((uint16_t *)out)[i] = to_bf16(x[i]);
-    }
+    for (size_t i = 0; i < n; i++) to_dtype(out, i, x[i], t);
     return out;
 }
 
@@ -130,6 +134,83 @@ float kernels_from_dtype(const void *x, size_t i, enum dtype t)
     float value;
     memcpy(&value, &bits, sizeof(value));
     return value;
+}
+
+float kernels_round_act(const struct kernels *k, float x)
+{
+    float rounded = 0;
+    to_dtype(&rounded, 0, x, k->ops->act);
+    return kernels_from_dtype(&rounded, 0, k->ops->act);
+}
+
+float *kernels_random(struct kernels *k, size_t n, float scale, unsigned seed)
+{
+    float *x = kernels_host(k, n * sizeof(*x));
+    unsigned state = seed * 2654435761u + 12345;
+    for (size_t i = 0; i < n; i++) {
+        float value = ((float)(next_random(&state) >> 8) + 0.5f) * 0x1p-23f - 1;
+        x[i] = kernels_round_act(k, scale * value);
+    }
+    return x;
+}
+
+/* ---- activations -----------------------------------------------------------------------------
+ */
+
+double kernels_rounding(const struct kernels *k)
+{
+    return k->ops->act == DTYPE_F16 ? 0x1p-11 : k->ops->act == DTYPE_BF16 ? 0x1p-8 : 0;
+}
+
+int kernels_max_head_dim(void)
+{
+    return strcmp(TEST_DEVICE, "cpu") == 0 ? 256 : 128;
+}
+
+void *kernels_at_act(const struct kernels *k, void *device, size_t i)
+{
+    return (char *)device + i * dtype_size(k->ops->act);
+}
+
+void *kernels_empty_act(struct kernels *k, size_t n)
+{
+    return kernels_empty(k, n * dtype_size(k->ops->act));
+}
+
+void kernels_write_act(struct kernels *k, void *device, const float *x, size_t n)
+{
+    const size_t size = dtype_size(k->ops->act);
+    char *bytes = malloc(n * size + 1);
+    CHECK(bytes != NULL);
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(x[i]))
+            memset(bytes + i * size, 0xff, size);
+        else
+            to_dtype(bytes, i, x[i], k->ops->act);
+    }
+    kernels_write(k, device, bytes, n * size);
+    free(bytes);
+}
+
+void *kernels_upload_act(struct kernels *k, const float *x, size_t n)
+{
+    void *p = kernels_empty_act(k, n);
+    kernels_write_act(k, p, x, n);
+    return p;
+}
+
+float *kernels_download_act(struct kernels *k, const void *device, size_t n)
+{
+    if (k->ops->act == DTYPE_F32) return kernels_download(k, device, n * sizeof(float));
+    const uint16_t *bits = kernels_download(k, device, n * sizeof(*bits));
+    float *x = kernels_host(k, n * sizeof(*x));
+    for (size_t i = 0; i < n; i++) {
+        if (bits[i] == 0xffff)
+            memset(&x[i], 0xff, sizeof(x[i]));
+        else
+            x[i] = kernels_from_dtype(bits, i, k->ops->act);
+    }
+    return x;
 }
 
 void kernels_check_untouched(const char *file, int line, const void *host, size_t bytes)

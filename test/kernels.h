@@ -7,12 +7,16 @@
 
 enum { KERNELS_MAX_BLOCKS = 4096 };
 
-/* A device with a stream, and the arrays made on it, which live until kernels_close. */
+/* The device under test, "cpu" unless the Makefile says another, with a stream, and the arrays made
+ * on it, which live until kernels_close. */
 struct kernels {
     struct device *dev;
     struct stream *stream;
     const struct ops *ops;
-    void *blocks[KERNELS_MAX_BLOCKS];
+    struct {
+        void *p;
+        bool is_shared;
+    } blocks[KERNELS_MAX_BLOCKS];
     int n_blocks;
 };
 
@@ -30,7 +34,32 @@ void kernels_write(struct kernels *k, void *device, const void *host, size_t byt
 /* Host memory that belongs to k, zeroed. */
 void *kernels_host(struct kernels *k, size_t bytes);
 
-/* n numbers, evenly from (-scale, scale); the same seed gives the same numbers. */
+/* The same for n activations: the test has floats, the device its own type.  All-ones on one side
+ * are all-ones on the other. */
+void *kernels_empty_act(struct kernels *k, size_t n);
+void *kernels_upload_act(struct kernels *k, const float *x, size_t n);
+float *kernels_download_act(struct kernels *k, const void *device, size_t n);
+void kernels_write_act(struct kernels *k, void *device, const float *x, size_t n);
+/* x as the type of activations holds it. */
+float kernels_round_act(const struct kernels *k, float x);
+/* Element i of an array of activations on the device. */
+void *kernels_at_act(const struct kernels *k, void *device, size_t i);
+
+/* CHECK_CLOSE where activations are float; else the tolerances are `rounding` units of the device's
+ * type, relative to 1 and to the number, whichever is larger. */
+#define CHECK_CLOSE_ACT(k, got, want, n, abs_tolerance, rel_tolerance, rounding)                   \
+    do {                                                                                           \
+        double unit_ = kernels_rounding(k) * (rounding);                                           \
+        CHECK_CLOSE(got, want, n, unit_ > 0 ? unit_ : (abs_tolerance),                             \
+                    unit_ > 0 ? unit_ : (rel_tolerance));                                          \
+    } while (0)
+/* The largest head that attention on the device under test takes. */
+int kernels_max_head_dim(void);
+/* Half a unit of the last place of 1 in the type of activations; 0 for float. */
+double kernels_rounding(const struct kernels *k);
+
+/* n numbers, evenly from (-scale, scale), that the type of activations can hold; the same seed
+ * gives the same numbers. */
 float *kernels_random(struct kernels *k, size_t n, float scale, unsigned seed);
 /* An integer in [0, n). */
 int kernels_random_int(unsigned *state, int n);

@@ -26,8 +26,8 @@ void pages_init(struct pages *p, struct kernels *k, struct kv_pool shape, int ma
         p->table[i] = p->table[j];
         p->table[j] = i + 2;
     }
-    p->pool.k = kernels_empty(k, bytes);
-    p->pool.v = kernels_empty(k, bytes);
+    p->pool.k = kernels_empty_act(k, pool_floats(&p->pool));
+    p->pool.v = kernels_empty_act(k, pool_floats(&p->pool));
     p->pool.table = kernels_empty(k, (size_t)n_entries * sizeof(*p->table));
     if (has_valid) {
         p->valid = kernels_host(k, (size_t)p->pool.n_pages * sizeof(*p->valid));
@@ -52,8 +52,8 @@ void pages_fill(struct pages *p, int layer, int seat, int slot, int token)
         for (int i = 0; i < p->pool.head_dim; i++) {
             size_t at = pages_at(p, layer, seat, h, slot) + i;
             double phase = (token + 1) * 12.9898 + (h * 300 + i + 1) * 78.233;
-            p->key[at] = (float)(2 * sin(phase * 43.7));
-            p->value[at] = (float)cos(phase * 57.3);
+            p->key[at] = kernels_round_act(p->k, (float)(2 * sin(phase * 43.7)));
+            p->value[at] = kernels_round_act(p->k, (float)cos(phase * 57.3));
         }
 }
 
@@ -71,9 +71,8 @@ void pages_set_valid(struct pages *p, int seat, int slot)
 
 void pages_upload(struct pages *p)
 {
-    const size_t bytes = pool_floats(&p->pool) * sizeof(float);
-    kernels_write(p->k, p->pool.k, p->key, bytes);
-    kernels_write(p->k, p->pool.v, p->value, bytes);
+    kernels_write_act(p->k, p->pool.k, p->key, pool_floats(&p->pool));
+    kernels_write_act(p->k, p->pool.v, p->value, pool_floats(&p->pool));
     kernels_write(p->k, p->pool.table, p->table,
                   (size_t)p->max_seqs * p->pool.max_pages * sizeof(*p->table));
     if (p->valid != NULL)
@@ -82,9 +81,8 @@ void pages_upload(struct pages *p)
 
 void pages_download(struct pages *p)
 {
-    const size_t bytes = pool_floats(&p->pool) * sizeof(float);
-    p->key = kernels_download(p->k, p->pool.k, bytes);
-    p->value = kernels_download(p->k, p->pool.v, bytes);
+    p->key = kernels_download_act(p->k, p->pool.k, pool_floats(&p->pool));
+    p->value = kernels_download_act(p->k, p->pool.v, pool_floats(&p->pool));
     if (p->valid != NULL)
         p->valid =
             kernels_download(p->k, p->pool.valid, (size_t)p->pool.n_pages * sizeof(*p->valid));

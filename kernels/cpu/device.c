@@ -3,7 +3,6 @@
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/queue.h"
-#include "kernels/device.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,36 +17,23 @@ enum {
         16 << 20, /* larger blocks are caches: filling them would cost the start, and memory */
 };
 
-struct device *device_open(const char *name, int n_threads)
+static struct device *open_device(int n_threads)
 {
-    if (strcmp(name, "cpu") != 0) return NULL;
     REQUIRE(n_threads >= 0);
-    struct device *dev = cpu_alloc_host(sizeof(*dev));
+    struct cpu_device *dev = cpu_alloc_host(sizeof(*dev));
     dev->n_threads = n_threads;
-    return dev;
+    return &dev->base;
 }
 
-void device_close(struct device *dev)
+static void close_device(struct device *dev)
 {
     free(dev);
 }
 
-const char *device_name(const struct device *dev)
-{
-    (void)dev;
-    return "cpu";
-}
-
-size_t device_memory_size(const struct device *dev)
+static size_t memory_size(const struct device *dev)
 {
     (void)dev;
     return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-const struct ops *device_ops(const struct device *dev)
-{
-    (void)dev;
-    return &cpu_ops;
 }
 
 void *cpu_alloc_host(size_t bytes)
@@ -70,26 +56,48 @@ static void *alloc_filled(size_t bytes, int byte, const char *what)
     return p;
 }
 
-void *device_alloc(struct device *dev, size_t bytes, const char *what)
+static void *alloc(struct device *dev, size_t bytes, const char *what)
 {
     (void)dev;
     return alloc_filled(bytes, 0xff, what);
 }
 
-void device_free(struct device *dev, void *p)
-{
-    (void)dev;
-    free(p);
-}
-
-void *device_alloc_shared(struct device *dev, size_t bytes, const char *what)
+static void *alloc_shared(struct device *dev, size_t bytes, const char *what)
 {
     (void)dev;
     return alloc_filled(bytes, 0, what);
 }
 
-void device_free_shared(struct device *dev, void *p)
+static void free_memory(struct device *dev, void *p)
 {
     (void)dev;
     free(p);
 }
+
+const struct device_type cpu_device = {
+    .name = "cpu",
+    .ops = &cpu_ops,
+    .open = open_device,
+    .close = close_device,
+    .memory_size = memory_size,
+    .alloc = alloc,
+    .free = free_memory,
+    .alloc_shared = alloc_shared,
+    .free_shared = free_memory,
+    .stream_open = cpu_stream_open,
+    .stream_close = cpu_stream_close,
+    .copy_in = cpu_copy,
+    .copy_out = cpu_copy,
+    .fill = cpu_fill,
+    .stream_wait = cpu_stream_wait,
+    .event_open = cpu_event_open,
+    .event_close = cpu_event_close,
+    .event_record = cpu_event_record,
+    .event_passed = cpu_event_passed,
+    .event_wait = cpu_event_wait,
+    .graph_begin = cpu_graph_begin,
+    .graph_end = cpu_graph_end,
+    .graph_launch = cpu_graph_launch,
+    .graph_n_ops = cpu_graph_n_ops,
+    .graph_free = cpu_graph_free,
+};

@@ -14,7 +14,6 @@
 
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/openmp.h"
-#include "kernels/device.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -34,15 +33,17 @@ struct command {
     alignas(16) unsigned char args[MAX_ARGS];
 };
 
-struct graph {
+struct cpu_graph {
+    struct graph base;
     struct command *commands; /* owned */
     int n, capacity;
 };
 
-struct stream {
+struct cpu_stream {
+    struct stream base;
     pthread_t thread;
     int n_threads;
-    struct graph *recording; /* owned until graph_end; the pushing thread's */
+    struct cpu_graph *recording; /* owned until graph_end; the pushing thread's */
 
     pthread_mutex_t lock;
     pthread_cond_t work;     /* n_queued or is_closing changed */
@@ -54,7 +55,8 @@ struct stream {
 };
 
 /* An event counts its records, so that it can be recorded again before the last one has passed. */
-struct event {
+struct cpu_event {
+    struct event base;
     uint64_t n_recorded; /* the recording thread's */
     _Atomic uint64_t n_passed;
     pthread_mutex_t lock;
@@ -70,7 +72,7 @@ static void set_command(struct command *c, void (*run)(const void *), const void
 
 /* ---- streams -------------------------------------------------------------------------------- */
 
-static void run_batches_locked(struct stream *s)
+static void run_batches_locked(struct cpu_stream *s)
 {
     for (;;) {
         while (s->n_done == s->n_queued && !s->is_closing) pthread_cond_wait(&s->work, &s->lock);
@@ -90,7 +92,7 @@ static void run_batches_locked(struct stream *s)
 
 static void *stream_main(void *arg)
 {
-    struct stream *s = arg;
+    struct cpu_stream *s = arg;
     pthread_setname_np(pthread_self(), "cpu-stream");
     if (s->n_threads > 0) omp_set_num_threads(s->n_threads); /* of this thread's regions */
     pthread_mutex_lock(&s->lock);
@@ -99,11 +101,11 @@ static void *stream_main(void *arg)
     return NULL;
 }
 
-struct stream *stream_open(struct device *dev)
+struct stream *cpu_stream_open(struct device *dev)
 {
-    struct stream *s = cpu_alloc_host(sizeof(*s));
+    struct cpu_stream *s = cpu_alloc_host(sizeof(*s));
     s->ring = cpu_alloc_host(RING * sizeof(*s->ring));
-    s->n_threads = dev->n_threads;
+    s->n_threads = ((const struct cpu_device *)dev)->n_threads;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->work, NULL);
     pthread_cond_init(&s->progress, NULL);
@@ -115,13 +117,20 @@ struct stream *stream_open(struct device *dev)
     int failed = pthread_create(&s->thread, NULL, stream_main, s);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     REQUIRE(failed == 0);
-    return s;
+    return &s->base;
 }
 
-void stream_close(struct stream *s)
+static void free_graph(struct cpu_graph *g)
 {
-    if (s == NULL) return;
-    graph_free(s->recording);
+    if (g == NULL) return;
+    free(g->commands);
+    free(g);
+}
+
+void cpu_stream_close(struct stream *stream)
+{
+    struct cpu_stream *s = (struct cpu_stream *)stream;
+    free_graph(s->recording);
     pthread_mutex_lock(&s->lock);
     s->is_closing = true;
     pthread_cond_signal(&s->work);
@@ -134,7 +143,7 @@ void stream_close(struct stream *s)
     free(s);
 }
 
-static void graph_add(struct graph *g, void (*run)(const void *), const void *args, size_t size)
+static void graph_add(struct cpu_graph *g, void (*run)(const void *), const void *args, size_t size)
 {
     if (g->n == g->capacity) {
         g->capacity = g->capacity ? 2 * g->capacity : 64;
@@ -144,8 +153,9 @@ static void graph_add(struct graph *g, void (*run)(const void *), const void *ar
     set_command(&g->commands[g->n++], run, args, size);
 }
 
-void queue_push(struct stream *s, void (*run)(const void *args), const void *args, size_t size)
+void queue_push(struct stream *stream, void (*run)(const void *args), const void *args, size_t size)
 {
+    struct cpu_stream *s = (struct cpu_stream *)stream;
     if (s->recording != NULL) {
         graph_add(s->recording, run, args, size);
         return;
@@ -158,8 +168,9 @@ void queue_push(struct stream *s, void (*run)(const void *args), const void *arg
     pthread_mutex_unlock(&s->lock);
 }
 
-void stream_wait(struct stream *s)
+void cpu_stream_wait(struct stream *stream)
 {
+    struct cpu_stream *s = (struct cpu_stream *)stream;
     REQUIRE(s->recording == NULL);
     pthread_mutex_lock(&s->lock);
     while (s->n_done != s->n_queued) pthread_cond_wait(&s->progress, &s->lock);
@@ -180,16 +191,9 @@ static void copy_run(const void *args)
     if (a->bytes > 0) memcpy(a->dst, a->src, a->bytes);
 }
 
-void stream_copy_in(struct stream *s, void *device_dst, const void *host_src, size_t bytes)
+void cpu_copy(struct stream *s, void *dst, const void *src, size_t bytes)
 {
-    queue_push(s, copy_run, &(struct copy_args){device_dst, host_src, bytes},
-               sizeof(struct copy_args));
-}
-
-void stream_copy_out(struct stream *s, void *host_dst, const void *device_src, size_t bytes)
-{
-    queue_push(s, copy_run, &(struct copy_args){host_dst, device_src, bytes},
-               sizeof(struct copy_args));
+    queue_push(s, copy_run, &(struct copy_args){dst, src, bytes}, sizeof(struct copy_args));
 }
 
 struct fill_args {
@@ -204,33 +208,33 @@ static void fill_run(const void *args)
     if (a->bytes > 0) memset(a->dst, a->byte, a->bytes);
 }
 
-void stream_fill(struct stream *s, void *device_dst, int byte, size_t bytes)
+void cpu_fill(struct stream *s, void *dst, int byte, size_t bytes)
 {
-    queue_push(s, fill_run, &(struct fill_args){device_dst, bytes, byte}, sizeof(struct fill_args));
+    queue_push(s, fill_run, &(struct fill_args){dst, bytes, byte}, sizeof(struct fill_args));
 }
 
 /* ---- events --------------------------------------------------------------------------------- */
 
-struct event *event_open(struct device *dev)
+struct event *cpu_event_open(struct device *dev)
 {
     (void)dev;
-    struct event *e = cpu_alloc_host(sizeof(*e));
+    struct cpu_event *e = cpu_alloc_host(sizeof(*e));
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->passed, NULL);
-    return e;
+    return &e->base;
 }
 
-void event_close(struct event *e)
+void cpu_event_close(struct event *event)
 {
-    if (e == NULL) return;
-    event_wait(e); /* also: the stream's thread has left event_run's critical section */
+    struct cpu_event *e = (struct cpu_event *)event;
+    cpu_event_wait(event); /* also: the stream's thread has left event_run's critical section */
     pthread_cond_destroy(&e->passed);
     pthread_mutex_destroy(&e->lock);
     free(e);
 }
 
 struct event_args {
-    struct event *event;
+    struct cpu_event *event;
     uint64_t record;
 };
 
@@ -243,67 +247,71 @@ static void event_run(const void *args)
     pthread_mutex_unlock(&a->event->lock);
 }
 
-void event_record(struct event *e, struct stream *s)
+void cpu_event_record(struct event *event, struct stream *s)
 {
-    REQUIRE(s->recording == NULL);
+    struct cpu_event *e = (struct cpu_event *)event;
+    REQUIRE(((struct cpu_stream *)s)->recording == NULL);
     e->n_recorded++;
     queue_push(s, event_run, &(struct event_args){e, e->n_recorded}, sizeof(struct event_args));
 }
 
-bool event_passed(const struct event *e)
+bool cpu_event_passed(const struct event *event)
 {
+    const struct cpu_event *e = (const struct cpu_event *)event;
     return atomic_load_explicit(&e->n_passed, memory_order_acquire) == e->n_recorded;
 }
 
-void event_wait(struct event *e)
+void cpu_event_wait(struct event *event)
 {
+    struct cpu_event *e = (struct cpu_event *)event;
     pthread_mutex_lock(&e->lock);
-    while (!event_passed(e)) pthread_cond_wait(&e->passed, &e->lock);
+    while (!cpu_event_passed(event)) pthread_cond_wait(&e->passed, &e->lock);
     pthread_mutex_unlock(&e->lock);
 }
 
 /* ---- graphs --------------------------------------------------------------------------------- */
 
-void graph_begin(struct stream *s)
+void cpu_graph_begin(struct stream *stream)
 {
+    struct cpu_stream *s = (struct cpu_stream *)stream;
     REQUIRE(s->recording == NULL);
     s->recording = cpu_alloc_host(sizeof(*s->recording));
 }
 
-struct graph *graph_end(struct stream *s)
+struct graph *cpu_graph_end(struct stream *stream)
 {
+    struct cpu_stream *s = (struct cpu_stream *)stream;
     REQUIRE(s->recording != NULL);
-    struct graph *g = s->recording;
+    struct graph *g = &s->recording->base;
     s->recording = NULL;
     return g;
 }
 
 struct launch_args {
-    const struct graph *graph;
+    const struct cpu_graph *graph;
 };
 
 static void graph_run(const void *args)
 {
-    const struct graph *g = ((const struct launch_args *)args)->graph;
+    const struct cpu_graph *g = ((const struct launch_args *)args)->graph;
     for (int i = 0; i < g->n; i++) g->commands[i].run(g->commands[i].args);
 }
 
-void graph_launch(struct stream *s, const struct graph *g)
+void cpu_graph_launch(struct stream *s, const struct graph *g)
 {
-    REQUIRE(s->recording == NULL);
-    queue_push(s, graph_run, &(struct launch_args){g}, sizeof(struct launch_args));
+    REQUIRE(((struct cpu_stream *)s)->recording == NULL);
+    queue_push(s, graph_run, &(struct launch_args){(const struct cpu_graph *)g},
+               sizeof(struct launch_args));
 }
 
-int graph_n_ops(const struct graph *g)
+int cpu_graph_n_ops(const struct graph *g)
 {
-    return g->n;
+    return ((const struct cpu_graph *)g)->n;
 }
 
-void graph_free(struct graph *g)
+void cpu_graph_free(struct graph *g)
 {
-    if (g == NULL) return;
-    free(g->commands);
-    free(g);
+    free_graph((struct cpu_graph *)g);
 }
 
 /* ---- what all operations share --------------------------------------------------------------- */

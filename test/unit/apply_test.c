@@ -139,3 +139,17 @@ TEST(an_empty_input_changes_nothing)
     CHECK_UNTOUCHED(b.target.table, N_SEATS * MAX_PAGES * sizeof(int32_t));
     opbed_close(&b.r);
 }
+
+TEST(stamps_go_to_the_round_that_they_belong_to_and_rise)
+{
+    struct bench b;
+    bench_open(&b);
+    *b.r.state.round = ROUND_RING + 1;
+    b.r.k.ops->stamp(b.r.k.stream, &(struct stamp_args){b.r.state, 1, false});
+    b.r.k.ops->stamp(b.r.k.stream, &(struct stamp_args){b.r.state, 3, true});
+    opbed_wait(&b.r);
+    const struct round_output *outputs = b.r.state.outputs;
+    CHECK(outputs[1].stamps[1] > 0 && outputs[0].stamps[3] >= outputs[1].stamps[1]);
+    CHECK_INT(outputs[0].stamps[1] + outputs[1].stamps[3], ==, 0);
+    opbed_close(&b.r);
+}

@@ -18,17 +18,16 @@ static float *run_attention(const struct pages *p, const struct page_row *rows, 
     memset(qkv, 0xff, (size_t)max * width * sizeof(float));
     for (int r = 0; r < n; r++)
         memcpy(qkv + r * width, q + r * out_width, out_width * sizeof(float));
-    const size_t bytes = (size_t)max * out_width * sizeof(float);
-    float *out = kernels_empty(k, bytes);
+    void *out = kernels_empty_act(k, (size_t)max * out_width);
     k->ops->attention(k->stream, &(struct attention_args){
-                                     .qkv = kernels_upload(k, qkv, max * width * sizeof(float)),
+                                     .qkv = kernels_upload_act(k, qkv, max * width),
                                      .out = out,
                                      .rows = pages_rows(k, rows, n, max),
                                      .pool = p->pool,
                                      .layer = LAYER,
                                      .n_heads = n_heads,
                                  });
-    float *got = kernels_download(k, out, bytes);
+    float *got = kernels_download_act(k, out, (size_t)max * out_width);
     CHECK_UNTOUCHED(got + n * out_width, BEHIND * out_width * sizeof(float));
     return got;
 }
@@ -44,7 +43,8 @@ static void check_rows(const struct pages *p, const struct page_row *rows, const
         size_t at = (size_t)i * head_dim;
         pages_attend(p, LAYER, &rows[i / n_heads], kv_head, q + at, want);
         for (int j = 0; j < head_dim; j++) rounded[j] = (float)want[j];
-        CHECK_CLOSE(got + at, rounded, (size_t)head_dim, 4e-6, 0); /* values are below 1 */
+        /* Values are below 1; weights and the result are rounded once each. */
+        CHECK_CLOSE_ACT(p->k, got + at, rounded, (size_t)head_dim, 4e-6, 0, 2);
     }
 }
 
@@ -61,6 +61,7 @@ static struct pages new_pages(struct kernels *k, int n_kv, int head_dim, int max
 /* One row a sequence, each behind a context of its own; what a row does not see is NaN. */
 static void check_contexts(int head_dim, int n_heads, int n_kv, const uint64_t *masks, int n_masks)
 {
+    if (head_dim > kernels_max_head_dim()) return;
     struct kernels k;
     kernels_open(&k);
     enum { N = N_SHAPES(shape_contexts) };
@@ -121,15 +122,19 @@ TEST(large_scores_do_not_overflow)
     for (int i = 0; i < 16; i++) q[i] = i < 8 ? 100 : -100;
     struct page_row rows[] = {{.prefix = 150}, {.prefix = 150}};
     float *got = run_attention(&p, rows, q, 2, 1);
-    CHECK_CLOSE(got, p.value + pages_at(&p, LAYER, 0, 0, 149), 8, 0, 1e-6);
-    CHECK_CLOSE(got + 8, p.value + pages_at(&p, LAYER, 0, 0, 0), 8, 0, 1e-6);
+    CHECK_CLOSE_ACT(&k, got, p.value + pages_at(&p, LAYER, 0, 0, 149), 8, 0, 1e-6, 1);
+    CHECK_CLOSE_ACT(&k, got + 8, p.value + pages_at(&p, LAYER, 0, 0, 0), 8, 0, 1e-6, 1);
     kernels_close(&k);
 }
 
-/* The same tokens as a chain in seat 0, as nodes of a tree in seat 1 (other nodes between them),
+/* On a GPU only company must leave no trace: its MMA adds slots where they lie, so the places of a
+ * tree's nodes show in the rounding.
+ *
+ * The same tokens as a chain in seat 0, as nodes of a tree in seat 1 (other nodes between them),
  * and as a chunk whose last rows are in mask bits in seat 2. */
 static void check_same_bits(int head_dim, int context, int n_path)
 {
+    if (head_dim > kernels_max_head_dim()) return;
     struct kernels k;
     kernels_open(&k);
     enum { N_HEADS = 4, MAX_PATH = 8 };
@@ -154,7 +159,8 @@ static void check_same_bits(int head_dim, int context, int n_path)
     for (int r = 3; r < 40; r++) rows[r] = (struct page_row){.seat = 0, .prefix = 1 + r % 5};
     float *together = run_attention(&p, rows, q, 40, N_HEADS);
     float *alone = run_attention(&p, rows, q, 1, N_HEADS);
-    for (int r = 0; r < 3; r++) CHECK_SAME_BITS(together + r * width, alone, width);
+    CHECK_SAME_BITS(together, alone, width);
+    for (int r = 1; r < 3; r++) CHECK_CLOSE_ACT(&k, together + r * width, alone, width, 0, 0, 2);
     kernels_close(&k);
 }
 

@@ -18,8 +18,7 @@ static void check_embed(enum dtype type, int n, int width)
         id[r] =
             r % 3 == 2 ? ~kernels_random_int(&state, N_POOL) : kernels_random_int(&state, VOCAB);
     for (int r = n; r < max; r++) id[r] = 1 << 30; /* must not be looked at */
-    const size_t bytes = (size_t)max * ld * sizeof(float);
-    float *out = kernels_empty(&k, bytes);
+    void *out = kernels_empty_act(&k, (size_t)max * ld);
     k.ops->embed(k.stream,
                  &(struct embed_args){
                      .table = kernels_upload(&k, table, (size_t)VOCAB * width * dtype_size(type)),
@@ -32,13 +31,13 @@ static void check_embed(enum dtype type, int n, int width)
                      .width = width,
                      .ld = ld,
                  });
-    float *got = kernels_download(&k, out, bytes);
+    float *got = kernels_download_act(&k, out, (size_t)max * ld);
     for (int r = 0; r < max; r++) {
         float *row = got + (size_t)r * ld;
         for (int i = 0; r < n && i < width; i++) {
             float want = id[r] < 0 ? pool[(size_t)~id[r] * width + i]
                                    : kernels_from_dtype(table, (size_t)id[r] * width + i, type);
-            CHECK_CLOSE(row + i, &want, 1, 0, 0);
+            CHECK_CLOSE_ACT(&k, row + i, &want, 1, 0, 0, 1);
         }
         int n_written = r < n ? width : 0;
         CHECK_UNTOUCHED(row + n_written, (size_t)(ld - n_written) * sizeof(float));
@@ -66,17 +65,16 @@ TEST(gather_rows_gathers)
         float *in = kernels_random(&k, (size_t)N_IN * WIDTH, 1, 1);
         int32_t *row = kernels_host(&k, (size_t)max * sizeof(*row));
         for (int r = 0; r < max; r++) row[r] = r < n ? kernels_random_int(&state, N_IN) : 1 << 30;
-        const size_t bytes = (size_t)max * WIDTH * sizeof(float);
-        float *out = kernels_empty(&k, bytes);
+        void *out = kernels_empty_act(&k, (size_t)max * WIDTH);
         k.ops->gather_rows(k.stream, &(struct gather_rows_args){
-                                         .in = kernels_upload(&k, in, sizeof(float) * N_IN * WIDTH),
+                                         .in = kernels_upload_act(&k, in, N_IN * WIDTH),
                                          .out = out,
                                          .row = kernels_upload(&k, row, (size_t)max * sizeof(*row)),
                                          .n = kernels_upload(&k, &(int32_t){n}, sizeof(int32_t)),
                                          .max = max,
                                          .width = WIDTH,
                                      });
-        float *got = kernels_download(&k, out, bytes);
+        float *got = kernels_download_act(&k, out, (size_t)max * WIDTH);
         for (int r = 0; r < n; r++)
             CHECK_SAME_BITS(got + (size_t)r * WIDTH, in + (size_t)row[r] * WIDTH, WIDTH);
         CHECK_UNTOUCHED(got + (size_t)n * WIDTH, 2 * WIDTH * sizeof(float));
@@ -89,7 +87,7 @@ TEST(to_float_copies_rows)
     struct kernels k;
     kernels_open(&k);
     float *in = kernels_random(&k, 21, 1, 1), *out = kernels_empty(&k, 22 * sizeof(float));
-    const float *src = kernels_upload(&k, in, 21 * sizeof(float));
+    const void *src = kernels_upload_act(&k, in, 21);
     k.ops->to_float(k.stream, &(struct to_float_args){.src = src, .dst = out, .n = 3, .width = 7});
     k.ops->to_float(k.stream, &(struct to_float_args){.src = src, .dst = out, .n = 0, .width = 7});
     float *got = kernels_download(&k, out, 22 * sizeof(float));
@@ -107,13 +105,13 @@ TEST(patches_hold_their_pixels_by_channel_and_line)
         const int height = sizes[i][0], width = sizes[i][1], p = sizes[i][2];
         const size_t n = (size_t)3 * height * width;
         float *pixels = kernels_random(&k, n, 1, 1);
-        float *out = kernels_empty(&k, (n + 1) * sizeof(float));
+        void *out = kernels_empty_act(&k, n + 1);
         k.ops->patches(k.stream, &(struct patches_args){.pixels = kernels_upload(&k, pixels, 4 * n),
                                                         .out = out,
                                                         .height = height,
                                                         .width = width,
                                                         .patch = p});
-        float *got = kernels_download(&k, out, (n + 1) * sizeof(float));
+        float *got = kernels_download_act(&k, out, n + 1);
         const int n_x = width / p;
         for (int channel = 0; channel < 3; channel++)
             for (int y = 0; y < height; y++)
@@ -139,23 +137,24 @@ TEST(add_positions_puts_the_class_row_first)
             float *patches = kernels_random(&k, 5 * WIDTH, 1, 1);
             float *cls = kernels_random(&k, WIDTH, 1, 2);
             float *pos = kernels_random(&k, 6 * WIDTH, 1, 3);
-            const size_t bytes = (size_t)(n_out + 1) * WIDTH * sizeof(float);
-            float *out = kernels_empty(&k, bytes);
+            const size_t n_values = (size_t)(n_out + 1) * WIDTH;
+            void *out = kernels_empty_act(&k, n_values);
             k.ops->add_positions(
                 k.stream,
                 &(struct add_positions_args){
-                    .patches = kernels_upload(&k, patches, (size_t)n * WIDTH * sizeof(float)),
+                    .patches = kernels_upload_act(&k, patches, (size_t)n * WIDTH),
                     .cls = has_class ? kernels_upload(&k, cls, WIDTH * sizeof(float)) : NULL,
                     .pos = kernels_upload(&k, pos, (size_t)n_out * WIDTH * sizeof(float)),
                     .out = out,
                     .n = n,
                     .width = WIDTH,
                 });
-            float *got = kernels_download(&k, out, bytes);
+            float *got = kernels_download_act(&k, out, n_values);
             for (int r = 0; r < n_out; r++)
                 for (int i = 0; i < WIDTH; i++) {
                     const float *row = r < has_class ? cls : patches + (r - has_class) * WIDTH;
-                    CHECK(got[r * WIDTH + i] == row[i] + pos[r * WIDTH + i]);
+                    float want = kernels_round_act(&k, row[i] + pos[r * WIDTH + i]);
+                    CHECK(got[r * WIDTH + i] == want);
                 }
             CHECK_UNTOUCHED(got + (size_t)n_out * WIDTH, WIDTH * sizeof(float));
             kernels_close(&k);

@@ -1,0 +1,268 @@
+/* Softmax attention of a tile of queries over tiles of keys: the inner part of all attentions but
+ * the adaptor's.
+ *
+ *   o[i] = sum_j p_ij v_j / sum_j p_ij,   p_ij = 2^(s_ij - max_i),   s = q k^T log2(e) /
+ * sqrt(head_dim)
+ *
+ * A block of 4 warps takes ATTEND_ROWS queries, 16 a warp, and key tiles of ATTEND_KEYS one after
+ * the other; while it computes on one tile the next one's keys and values are copied into the other
+ * half of shared memory.  Each query has a word of 64 bits for a tile: the keys that it sees.  Keys
+ * that no query of the tile sees are not read: their places are filled with zeros, since what lies
+ * there may be NaN, and NaN times 0 is not 0.
+ *
+ *   shared   q [64][D], k [2][64][D], v [2][64][D] of T, rows cut into chunks of 16 bytes, which
+ * are swizzled so that ldmatrix has no bank conflicts
+ *
+ * D is head_dim rounded up to 32, 64 or 128; the columns behind head_dim are zeros. */
+#ifndef KERNELS_CUDA_ATTEND_CUH
+#define KERNELS_CUDA_ATTEND_CUH
+
+#include "kernels/cuda/cuda.cuh"
+
+constexpr int ATTEND_ROWS = 64, ATTEND_KEYS = 64, ATTEND_THREADS = 128;
+
+template <class T, int D> struct attend_shared {
+    T q[ATTEND_ROWS * D], k[2][ATTEND_KEYS * D], v[2][ATTEND_KEYS * D];
+};
+
+/* What a thread holds of its warp's 16 queries: with g = lane / 4 and t = 2 (lane % 4), rows g and
+ * g + 8 (index 0 and 1), columns 8 i + t and + 1 of each group i of eight. */
+template <int D> struct attend_state {
+    float o[D / 8][4]; /* row g, row g, row g + 8, row g + 8 */
+    float max[2];      /* largest score so far, in units of log2 */
+    float sum[2];      /* of this thread's own columns, until attend_end */
+};
+
+/* The chunk of eight values c of row r. */
+template <class T, int D> __device__ __forceinline__ T *attend_chunk(T *tile, int r, int c)
+{
+    const int swizzled = D == 32 ? c ^ (r / 2 % 4) : c ^ (r % 8);
+    return tile + r * D + swizzled * 8;
+}
+
+/* Begins to copy a tile: row r from `from` + r * stride where bit r of `rows` is set. */
+template <class T, int D>
+__device__ __forceinline__ void attend_load(T *tile, const T *from, size_t stride, uint64_t rows,
+                                            int head_dim)
+{
+    for (int i = threadIdx.x; i < ATTEND_KEYS * (D / 8); i += ATTEND_THREADS) {
+        const int r = i / (D / 8), c = i % (D / 8);
+        const bool is_read = (rows >> r & 1) != 0 && c * 8 < head_dim;
+        copy_async(attend_chunk<T, D>(tile, r, c), is_read ? from + r * stride + c * 8 : from,
+                   is_read ? 16 : 0);
+    }
+}
+
+template <class T> __device__ __forceinline__ uint32_t pack_pair(float low, float high)
+{
+    T a, b;
+    from_float(&a, low);
+    from_float(&b, high);
+    return a.bits | (uint32_t)b.bits << 16;
+}
+
+/* Bit of column `column` in the words of a thread's two rows. */
+__device__ __forceinline__ bool attend_sees(const uint64_t (&visible)[2], int row, int column)
+{
+    return (visible[row] >> column & 1) != 0;
+}
+
+template <int D> __device__ __forceinline__ void attend_begin(struct attend_state<D> *a)
+{
+    for (int i = 0; i < D / 8; i++)
+        for (int j = 0; j < 4; j++) a->o[i][j] = 0;
+    for (int row = 0; row < 2; row++) {
+        a->max[row] = -INFINITY;
+        a->sum[row] = 0;
+    }
+}
+
+/* Scores of this warp's queries with the tile's keys: s[n][j] as o, columns 8 n + t.  The queries
+ * are read again for each tile: in registers they would be the ones that spill. */
+template <class T, int D>
+__device__ __forceinline__ void attend_scores(float (&s)[8][4], T *q, T *k)
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) s[n][j] = 0;
+#pragma unroll
+    for (int i = 0; i < D / 16; i++) {
+        uint32_t a[4];
+        load_matrices(a, attend_chunk<T, D>(q, warp * 16 + lane % 16, 2 * i + lane / 16));
+#pragma unroll
+        for (int n = 0; n < 8; n += 2) {
+            uint32_t b[4]; /* keys 8 n .. 8 n + 15: two groups of eight, two halves of 16 columns */
+            load_matrices(
+                b, attend_chunk<T, D>(k, n * 8 + lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2));
+            multiply_add(s[n], a, b[0], b[1], T());
+            multiply_add(s[n + 1], a, b[2], b[3], T());
+        }
+    }
+}
+
+/* Turns scores into weights and scales what was summed before to the new largest score. */
+template <int D>
+__device__ __forceinline__ void attend_softmax(struct attend_state<D> *a, float (&s)[8][4],
+                                               const uint64_t (&visible)[2], float scale)
+{
+    const int t = 2 * (threadIdx.x % 4);
+    float max[2] = {a->max[0], a->max[1]}, base[2];
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            s[n][j] = attend_sees(visible, j / 2, 8 * n + t + j % 2) ? s[n][j] * scale : -INFINITY;
+            max[j / 2] = fmaxf(max[j / 2], s[n][j]);
+        }
+#pragma unroll
+    for (int row = 0; row < 2; row++) {
+        max[row] = fmaxf(max[row], __shfl_xor_sync(~0u, max[row], 1));
+        max[row] = fmaxf(max[row], __shfl_xor_sync(~0u, max[row], 2));
+        base[row] = max[row] == -INFINITY ? 0 : max[row]; /* a row that sees nothing yet */
+        const float shrink = exp2_fast(a->max[row] - base[row]);
+        a->max[row] = max[row];
+        a->sum[row] *= shrink;
+#pragma unroll
+        for (int i = 0; i < D / 8; i++) {
+            a->o[i][2 * row] *= shrink;
+            a->o[i][2 * row + 1] *= shrink;
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            s[n][j] = exp2_fast(s[n][j] - base[j / 2]);
+            a->sum[j / 2] += s[n][j];
+        }
+}
+
+template <class T, int D>
+__device__ __forceinline__ void attend_values(struct attend_state<D> *a, const float (&p)[8][4],
+                                              T *v)
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < ATTEND_KEYS / 16; i++) {
+        const uint32_t weights[4] = {pack_pair<T>(p[2 * i][0], p[2 * i][1]),
+                                     pack_pair<T>(p[2 * i][2], p[2 * i][3]),
+                                     pack_pair<T>(p[2 * i + 1][0], p[2 * i + 1][1]),
+                                     pack_pair<T>(p[2 * i + 1][2], p[2 * i + 1][3])};
+#pragma unroll
+        for (int n = 0; n < D / 8; n += 2) {
+            uint32_t b[4];
+            load_matrices_transposed(b, attend_chunk<T, D>(v, i * 16 + lane % 16, n + lane / 16));
+            multiply_add(a->o[n], weights, b[0], b[1], T());
+            multiply_add(a->o[n + 1], weights, b[2], b[3], T());
+        }
+    }
+}
+
+/* Attends over the key tiles first .. end - 1.  The block's queries are on their way to shared->q
+ * (not committed).  Keys says what a tile is:
+ *
+ *   int next(int tile)                   the first tile from there on that has keys, or any >= end
+ *   uint64_t all(int tile)               keys that any query of the block sees
+ *   uint64_t seen(int tile, int row)     keys that query 0 or 1 of this thread sees
+ *   void place(int tile, const T **k, const T **v)      where key 0 lies, and
+ *   size_t stride                        the distance of two keys
+ *
+ * The caller passes a barrier before it uses shared memory again. */
+template <class T, int D, class Keys>
+__device__ __forceinline__ void attend_tiles(struct attend_state<D> *a,
+                                             struct attend_shared<T, D> *shared, const Keys &keys,
+                                             int first, int end, int head_dim)
+{
+    const float scale = 1.44269504f / sqrtf((float)head_dim);
+    const T *k = NULL, *v = NULL;
+    attend_begin(a);
+    int tile = keys.next(first), half = 0;
+    uint64_t all = 0;
+    if (tile < end) {
+        keys.place(tile, &k, &v);
+        all = keys.all(tile);
+        attend_load<T, D>(shared->k[0], k, keys.stride, all, head_dim);
+    }
+    copy_commit();
+    if (tile < end) attend_load<T, D>(shared->v[0], v, keys.stride, all, head_dim);
+    copy_commit();
+    for (; tile < end; half ^= 1) {
+        const int next = keys.next(tile + 1);
+        copy_wait<1>(); /* keys are here, values may be on their way */
+        __syncthreads();
+        if (next < end) {
+            keys.place(next, &k, &v);
+            all = keys.all(next);
+            attend_load<T, D>(shared->k[half ^ 1], k, keys.stride, all, head_dim);
+        }
+        copy_commit();
+        float s[8][4];
+        attend_scores<T, D>(s, shared->q, shared->k[half]);
+        const uint64_t visible[2] = {keys.seen(tile, 0), keys.seen(tile, 1)};
+        attend_softmax<D>(a, s, visible, scale);
+        copy_wait<1>();
+        __syncthreads(); /* values are here, and nobody reads the other half any more */
+        if (next < end) attend_load<T, D>(shared->v[half ^ 1], v, keys.stride, all, head_dim);
+        copy_commit();
+        attend_values<T, D>(a, s, shared->v[half]);
+        tile = next;
+    }
+    copy_wait<0>();
+#pragma unroll
+    for (int row = 0; row < 2; row++) {
+        a->sum[row] += __shfl_xor_sync(~0u, a->sum[row], 1);
+        a->sum[row] += __shfl_xor_sync(~0u, a->sum[row], 2);
+    }
+}
+
+/* The row of the block's tile that is row 0 or 1 of this thread. */
+__device__ __forceinline__ int attend_row(int row)
+{
+    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + row * 8;
+}
+
+/* Writes row 0 or 1 of this thread, divided by its sum, to out[head_dim]; zeros if there was no
+ * key. */
+template <class T, int D>
+__device__ __forceinline__ void attend_write(const struct attend_state<D> *a, int row, T *out,
+                                             int head_dim)
+{
+    const int t = 2 * (threadIdx.x % 4);
+    const float scale = a->sum[row] > 0 ? 1 / a->sum[row] : a->sum[row]; /* NaN stays NaN */
+#pragma unroll
+    for (int i = 0; i < D / 8; i++)
+        if (i * 8 < head_dim)
+            *(uint32_t *)(out + i * 8 + t) =
+                pack_pair<T>(a->o[i][2 * row] * scale, a->o[i][2 * row + 1] * scale);
+}
+
+/* The words of 64 bits with bits first .. end - 1 set, where both may lie outside of 0 .. 64. */
+__device__ __forceinline__ uint64_t bits_between(int first, int end)
+{
+    const uint64_t below_end = end >= 64 ? ~0ull : end > 0 ? (1ull << end) - 1 : 0;
+    const uint64_t below_first = first >= 64 ? ~0ull : first > 0 ? (1ull << first) - 1 : 0;
+    return below_end & ~below_first;
+}
+
+/* OR over the lanes of a warp. */
+__device__ __forceinline__ uint64_t warp_or(uint64_t x)
+{
+    for (int distance = 16; distance > 0; distance /= 2) x |= __shfl_xor_sync(~0u, x, distance);
+    return x;
+}
+
+/* Calls function<T, D>(args) with the D for a head_dim. */
+#define ATTEND_FOR_HEAD_DIM(head_dim, function, T, ...)                                            \
+    do {                                                                                           \
+        REQUIRE((head_dim) > 0 && (head_dim) % 8 == 0 && (head_dim) <= 128);                       \
+        if ((head_dim) <= 32)                                                                      \
+            function<T, 32>(__VA_ARGS__);                                                          \
+        else if ((head_dim) <= 64)                                                                 \
+            function<T, 64>(__VA_ARGS__);                                                          \
+        else                                                                                       \
+            function<T, 128>(__VA_ARGS__);                                                         \
+    } while (0)
+
+#endif

@@ -1,0 +1,28 @@
+/* Sums and bests over the threads of a block, in an order that depends on nothing but its size. */
+#ifndef KERNELS_CUDA_BLOCK_CUH
+#define KERNELS_CUDA_BLOCK_CUH
+
+#include "kernels/cuda/ptx.cuh"
+
+#include <cuda_runtime.h>
+
+__device__ __forceinline__ float warp_sum(float x)
+{
+    for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
+    return x;
+}
+
+/* Sum of x over the block, for all threads.  `scratch` is 32 floats of shared memory, free again
+ * when the next barrier has passed. */
+__device__ __forceinline__ float block_sum(float x, float *scratch)
+{
+    const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
+    x = warp_sum(x);
+    if (threadIdx.x % 32 == 0) scratch[warp] = x;
+    __syncthreads();
+    float sum = 0;
+    for (int i = 0; i < n_warps; i++) sum += scratch[i];
+    return sum;
+}
+
+#endif

@@ -1,0 +1,39 @@
+/* The tables of the CUDA device.  Entries that are missing are not written yet: the device is built
+ * for the emulator's tests only (docs/architecture.md). */
+#include "kernels/cuda/ops.cuh"
+
+template <class T> static constexpr struct ops ops_of(enum dtype act)
+{
+    return {
+        .act = act,
+        .pack = cuda_pack<T>,
+        .packed_free = cuda_packed_free,
+        .gemm = cuda_gemm<T>,
+        .matmul = cuda_matmul<T>,
+        .embed = cuda_embed<T>,
+        .rmsnorm = cuda_rmsnorm<T>,
+        .layernorm = cuda_layernorm<T>,
+        .silu_mul = cuda_silu_mul<T>,
+        .rope_append = cuda_rope_append<T>,
+        .attention = cuda_attention<T>,
+        .draft_attention = cuda_draft_attention<T>,
+        .vision_rope = cuda_vision_rope<T>,
+        .vision_attention = cuda_vision_attention<T>,
+        .patches = cuda_patches<T>,
+        .add_positions = cuda_add_positions<T>,
+        .pool_attention = cuda_pool_attention<T>,
+        .to_float = cuda_to_float<T>,
+        .gather_rows = cuda_gather_rows<T>,
+        .apply = cuda_apply,
+        .draft_input = cuda_draft_input<T>,
+        .draft_direct = cuda_draft_direct<T>,
+        .carry = cuda_carry<T>,
+        .topk = cuda_topk,
+        .logprobs = cuda_logprobs,
+        .compact = cuda_compact<T>,
+        .stamp = cuda_stamp,
+    };
+}
+
+extern "C" const struct ops cuda_bf16_ops = ops_of<bf16>(DTYPE_BF16);
+extern "C" const struct ops cuda_f16_ops = ops_of<f16>(DTYPE_F16);

@@ -1,0 +1,106 @@
+/* Kernels with a planted bug each, and the same kernels without: what the emulator must catch
+ * (emulator_test.c). */
+#include "kernels/cuda/cuda.cuh"
+
+extern "C" {
+#include "test/emu/planted.h"
+}
+
+enum { N = 128 };
+
+/* out[i] = i of the next thread, by way of shared memory. */
+static __global__ void neighbour_kernel(int32_t *out, bool has_barrier)
+{
+    int32_t *shared = (int32_t *)shared_memory();
+    grid_wait();
+    shared[threadIdx.x] = (int32_t)threadIdx.x;
+    if (has_barrier) __syncthreads();
+    out[threadIdx.x] = shared[(threadIdx.x + 1) % N];
+}
+
+/* out = in, by way of a copy into shared memory. */
+static __global__ void copy_kernel(int32_t *out, const int32_t *in, bool has_wait)
+{
+    int32_t *shared = (int32_t *)shared_memory() + 4 * threadIdx.x;
+    grid_wait();
+    copy_async(shared, in + 4 * threadIdx.x, 16);
+    copy_commit();
+    if (has_wait) copy_wait<0>();
+    for (int i = 0; i < 4; i++) out[4 * threadIdx.x + i] = shared[i];
+    copy_wait<0>();
+}
+
+/* out[i] = i behind `distance` more values, in shared or global memory. */
+static __global__ void write_kernel(int32_t *out, int distance, bool is_shared)
+{
+    int32_t *to = is_shared ? (int32_t *)shared_memory() : out;
+    grid_wait();
+    to[threadIdx.x + distance] = (int32_t)threadIdx.x;
+}
+
+/* out[lane] = sum over the lanes that are named by mask. */
+static __global__ void vote_kernel(int32_t *out, uint32_t mask)
+{
+    grid_wait();
+    if (threadIdx.x < 16) out[threadIdx.x] = __popc(__ballot_sync(mask, 1));
+}
+
+static __global__ void diverging_kernel(int32_t *out)
+{
+    grid_wait();
+    if (threadIdx.x < N / 2)
+        __syncthreads();
+    else
+        __syncthreads();
+    out[threadIdx.x] = (int32_t)threadIdx.x;
+}
+
+/* out[i] = in[i] + 1; reads before or behind the wait for the kernel that writes in. */
+static __global__ void add_one_kernel(int32_t *out, const int32_t *in, bool waits_first)
+{
+    int32_t early = waits_first ? 0 : in[threadIdx.x];
+    grid_wait();
+    out[threadIdx.x] = 1 + (waits_first ? in[threadIdx.x] : early);
+}
+
+static __global__ void impatient_kernel(int32_t *out)
+{
+    out[threadIdx.x] = (int32_t)threadIdx.x;
+}
+
+void planted_neighbour(struct stream *s, int32_t *out, bool has_barrier)
+{
+    launch(s, neighbour_kernel, 1, N, N * sizeof(int32_t), out, has_barrier);
+}
+
+void planted_copy(struct stream *s, int32_t *out, const int32_t *in, bool has_wait)
+{
+    launch(s, copy_kernel, 1, N / 4, N * sizeof(int32_t), out, in, has_wait);
+}
+
+void planted_write(struct stream *s, int32_t *out, int distance, bool is_shared)
+{
+    launch(s, write_kernel, 1, N, N * sizeof(int32_t), out, distance, is_shared);
+}
+
+void planted_vote(struct stream *s, int32_t *out, uint32_t mask)
+{
+    launch(s, vote_kernel, 1, 32, 0, out, mask);
+}
+
+void planted_divergence(struct stream *s, int32_t *out)
+{
+    launch(s, diverging_kernel, 1, N, 0, out);
+}
+
+void planted_chain(struct stream *s, int32_t *out, int n, bool waits_first)
+{
+    for (int i = 0; i < n; i++)
+        launch(s, add_one_kernel, 1, N, 0, out + (i + 1) * N, (const int32_t *)out + i * N,
+               waits_first);
+}
+
+void planted_impatience(struct stream *s, int32_t *out)
+{
+    launch(s, impatient_kernel, 1, N, 0, out);
+}
