@@ -2,6 +2,7 @@
 #include "kernels/cpu/device.h"
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/openmp.h"
 #include "kernels/cpu/queue.h"
 
 #include <stdio.h>
@@ -23,6 +24,12 @@ static struct device *open_device(int n_threads)
     struct cpu_device *dev = cpu_alloc_host(sizeof(*dev));
     dev->n_threads = n_threads;
     return &dev->base;
+}
+
+int cpu_n_threads(const struct device *dev)
+{
+    int n = ((const struct cpu_device *)dev)->n_threads;
+    return n > 0 ? n : omp_get_max_threads();
 }
 
 static void close_device(struct device *dev)

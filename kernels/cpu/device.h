@@ -11,6 +11,9 @@ struct cpu_device {
     int n_threads; /* OpenMP threads of a stream's parallel regions; 0: OpenMP's own choice */
 };
 
+/* Threads of a parallel region. */
+int cpu_n_threads(const struct device *dev);
+
 /* device_type's functions for streams, events and graphs (queue.c). */
 struct stream *cpu_stream_open(struct device *dev);
 void cpu_stream_close(struct stream *s);

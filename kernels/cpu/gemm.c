@@ -55,15 +55,13 @@ static inline __attribute__((always_inline)) void pack_panel(char *panel, const 
 struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in)
 {
     REQUIRE(n_out > 0 && n_in > 0);
-    const int n_threads = ((const struct cpu_device *)dev)->n_threads;
     size_t size = dtype_size(t);
     struct packed *p = device_alloc(dev, sizeof(*p), "a weight's description");
     *p = (struct packed){.n_out = n_out, .n_in = n_in, .type = t};
     p->n_panels = (n_out + PANEL - 1) / PANEL;
     p->panel_bytes = (size_t)n_in * PANEL * size;
     p->panels = device_alloc(dev, (size_t)p->n_panels * p->panel_bytes, "weights");
-#pragma omp parallel for if ((size_t)n_out * n_in > PARALLEL_PACK)                                 \
-    num_threads(n_threads > 0 ? n_threads : omp_get_max_threads())
+#pragma omp parallel for if ((size_t)n_out * n_in > PARALLEL_PACK) num_threads(cpu_n_threads(dev))
     for (int i = 0; i < p->n_panels; i++) {
         char *panel = p->panels + (size_t)i * p->panel_bytes;
         const char *from = (const char *)w + (size_t)i * PANEL * n_in * size;

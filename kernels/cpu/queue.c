@@ -94,7 +94,7 @@ static void *stream_main(void *arg)
 {
     struct cpu_stream *s = arg;
     pthread_setname_np(pthread_self(), "cpu-stream");
-    if (s->n_threads > 0) omp_set_num_threads(s->n_threads); /* of this thread's regions */
+    omp_set_num_threads(s->n_threads); /* of this thread's regions */
     pthread_mutex_lock(&s->lock);
     run_batches_locked(s);
     pthread_mutex_unlock(&s->lock);
@@ -105,7 +105,7 @@ struct stream *cpu_stream_open(struct device *dev)
 {
     struct cpu_stream *s = cpu_alloc_host(sizeof(*s));
     s->ring = cpu_alloc_host(RING * sizeof(*s->ring));
-    s->n_threads = ((const struct cpu_device *)dev)->n_threads;
+    s->n_threads = cpu_n_threads(dev);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->work, NULL);
     pthread_cond_init(&s->progress, NULL);
