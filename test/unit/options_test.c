@@ -3,9 +3,10 @@
 
 #include "test/test.h"
 
+/* What is parsed borrows the words, until the next call. */
 static int parse(struct options *out, struct error *err, const char *a, const char *b)
 {
-    char first[64], second[64];
+    static char first[64], second[64];
     snprintf(first, sizeof(first), "%s", a ? a : "");
     snprintf(second, sizeof(second), "%s", b ? b : "");
     char *argv[] = {(char *)"vispecd", a ? first : NULL, b ? second : NULL, NULL};
