@@ -107,19 +107,19 @@ def text_loss(draft: Draft, target: Llava, rows: Rows, seqs: Sequences, _ahead: 
     row, r, j = _asked_rows(rows, seqs)
     out = passes(draft, rows, 0, NOISE)[0][row, r]
     wanted = seqs.hidden[row, j]
-    p = target.logits(wanted).softmax(-1)
-    feature = F.smooth_l1_loss(out, wanted)
-    return feature - (p * target.logits(out).log_softmax(-1)).sum(-1).mean()
+    p = target.logits(wanted).float().softmax(-1)
+    feature = F.smooth_l1_loss(out.float(), wanted)
+    return feature - (p * target.logits(out).float().log_softmax(-1)).sum(-1).mean()
 
 
 def image_loss(draft: Draft, target: Llava, rows: Rows, seqs: Sequences, ahead: int) -> Tensor:
     row, r, j = _asked_rows(rows, seqs)
     with torch.no_grad():
-        logits = target.logits(seqs.hidden[row, j])
+        logits = target.logits(seqs.hidden[row, j]).float()
         p = logits.softmax(-1)
     loss = p.new_zeros(())
     for out in passes(draft, rows, ahead, NOISE):
-        scores = target.logits(out[row, r])
+        scores = target.logits(out[row, r]).float()
         distance = (scores.softmax(-1) - p).abs().sum(-1).mean()
         loss = loss + distance + 0.1 * list_mle(scores.log_softmax(-1), logits)
     return loss / (ahead + 1)
