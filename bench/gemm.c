@@ -54,16 +54,16 @@ static double peak_gflops(int n_threads)
         double start = now_us();
 #pragma omp parallel num_threads(n_threads)
         {
-            vec sum[N_CHAINS];
-            for (int i = 0; i < N_CHAINS; i++) sum[i] = vec_set((float)i);
+            wide sum[N_CHAINS];
+            for (int i = 0; i < N_CHAINS; i++) sum[i] = wide_set((float)i);
             for (int step = 0; step < N_STEPS; step++)
 #pragma GCC unroll 12
                 for (int i = 0; i < N_CHAINS; i++)
-                    sum[i] = vec_fma(sum[i], vec_set(0.999f), vec_set(0.001f));
+                    sum[i] = wide_fma(sum[i], wide_set(0.999f), wide_set(0.001f));
             for (int i = 1; i < N_CHAINS; i++) sum[0] += sum[i];
             sink = sum[0][0];
         }
-        double rate = 2.0 * VEC * N_CHAINS * N_STEPS * n_threads / (now_us() - start) * 1e-3;
+        double rate = 2.0 * WIDE * N_CHAINS * N_STEPS * n_threads / (now_us() - start) * 1e-3;
         if (rate > best) best = rate;
     }
     return best;

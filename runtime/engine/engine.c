@@ -16,8 +16,8 @@ enum {
     DEFAULT_CACHE = 64 << 10, /* slots */
     MIN_PROMPT_ROWS = 64,     /* of a step, however many trees it holds */
     /* The CPU's defaults, by bench/decode on two cores (docs/performance.md): the paper's 3/8/30 is
-     * for devices where rows are nearly free, and here a second speculating answer gains nothing.
-     */
+     * for devices where rows are nearly free, and here an answer that speculates in company gains
+     * nothing. */
     CPU_DEPTH = 2,
     CPU_TOP_K = 1,
     CPU_NODES = 4,

@@ -40,8 +40,8 @@ struct engine_options {
                           */
     int max_queue;       /* generations that wait [64] */
     int draft_depth, draft_top_k, draft_nodes; /* nodes count the root [the device's default] */
-    int draft_max_seqs; /* answers that speculate at once; others decode plainly [the device's
-                           default] */
+    int draft_max_seqs; /* an answer that starts beside as many others decodes plainly [the
+                           device's default] */
 };
 
 /* What an open engine says about itself; constant, any thread. */

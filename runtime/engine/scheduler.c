@@ -204,13 +204,12 @@ static void encode_images(struct scheduler *s, struct place *p)
     }
 }
 
-/* Whether one more sequence may speculate.  Where rows cost time, trees of many sequences cost more
- * than they gain (docs/performance.md); the answer is the same either way. */
+/* Whether one more sequence may speculate.  Where rows cost time, a tree beside many sequences
+ * costs more than it gains (docs/performance.md); the answer is the same either way. */
 static bool may_draft(const struct scheduler *s)
 {
     int n = 0;
-    for (int i = 0; i < s->cfg.limits.max_seqs; i++)
-        n += s->places[i].job && s->places[i].job->gen.sampling.use_draft;
+    for (int i = 0; i < s->cfg.limits.max_seqs; i++) n += s->places[i].job != NULL;
     return s->cfg.draft->cfg.n_layers > 0 && n < s->cfg.draft_max_seqs;
 }
 

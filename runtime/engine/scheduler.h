@@ -29,7 +29,7 @@ struct scheduler_config {
     struct round *round;
     struct round_limits limits; /* as the round was opened with */
     int prefill_chunk;
-    int draft_max_seqs; /* admitted while as many speculate, a request decodes plainly to its end */
+    int draft_max_seqs; /* admitted beside as many, a request decodes plainly to its end */
     int max_in_flight;  /* rounds; ROUNDS_IN_FLIGHT, or 1 for tests that look at a round's state */
 };
 
