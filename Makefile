@@ -40,7 +40,7 @@ TESTS := $(patsubst test/unit/%.c,$(BUILD)/test/%,$(TEST_SRC))
 FUZZ  := $(patsubst test/fuzz/%.c,$(BUILD)/test/%,$(FUZZ_SRC))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 
-.PHONY: all run test test-programs emu-tests test-emu cuda-check check bench deps clean
+.PHONY: all run test test-programs emu-tests test-emu cuda-check gpu-tests gpu-check check bench deps clean
 all: $(BUILD)/vispecd
 
 $(BUILD)/obj/%.o: %.c Makefile
@@ -91,10 +91,11 @@ endif
 EMU_FLAGS  := -Itest/emu/include -I. -MMD -MP
 EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test/emu/*.cu)) \
               $(patsubst %.cpp,$(BUILD)/emu/%.o,$(wildcard test/emu/*.cpp)) $(BUILD)/emu/device.o
-EMU_TYPES  := bf16 f16
-EMU_TESTS  := $(foreach t,$(EMU_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
-              apply_test attention_test compact_test draft_attention_test draft_rows_test \
-              embed_test emulator_test gemm_test norm_test rope_test topk_test vision_attention_test))
+OP_TESTS   := apply_test attention_test compact_test draft_attention_test draft_rows_test \
+              embed_test gemm_test norm_test rope_test topk_test vision_attention_test
+CUDA_TYPES := bf16 f16
+EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
+              $(OP_TESTS) emulator_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -108,7 +109,7 @@ $(BUILD)/emu/device.o: kernels/device.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DWITH_CUDA -c -o $@ $<
 
-$(EMU_TYPES:%=$(BUILD)/emu/kernels-%.o): $(BUILD)/emu/kernels-%.o: test/kernels.c Makefile
+$(CUDA_TYPES:%=$(BUILD)/emu/kernels-%.o): $(BUILD)/emu/kernels-%.o: test/kernels.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DTEST_DEVICE='"cuda-$*"' -c -o $@ $<
 
@@ -121,7 +122,7 @@ $(BUILD)/emu/test/%-$(1): $(BUILD)/obj/test/emu/%.o $(BUILD)/obj/test/test.o \
 		$(BUILD)/emu/kernels-$(1).o $(EMU_OBJ) $(BUILD)/libtest.a $(LIB)
 	$$(EMU_LINK)
 endef
-$(foreach t,$(EMU_TYPES),$(eval $(call emu_test,$(t))))
+$(foreach t,$(CUDA_TYPES),$(eval $(call emu_test,$(t))))
 
 emu-tests: $(EMU_TESTS)
 
@@ -131,8 +132,8 @@ test-emu: emu-tests
 
 # ---- the CUDA device by nvcc --------------------------------------------------------------------
 #
-# Nothing is linked yet: the check is that all kernels compile, without spills, within the registers
-# that docs/performance.md states.
+# cuda-check: all kernels compile, without spills, within the registers that docs/performance.md
+# states.  gpu-tests: the tests of operations, for a machine with a GPU and nothing but the toolkit.
 
 NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 NVCC_FLAGS := -std=c++20 -O3 -lineinfo -I. -Xptxas -v,-warn-spills,-Werror \
@@ -150,6 +151,34 @@ else
 cuda-check: $(CUDA_OBJ)
 	@python3 scripts/cuda_ceilings.py $(CUDA_OBJ:.o=.log)
 endif
+
+CUDA_HOME  := $(patsubst %/bin/nvcc,%,$(NVCC))
+CUDA_LIBS  := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
+GPU_TESTS  := $(foreach t,$(CUDA_TYPES),$(OP_TESTS:%=$(BUILD)/gpu/test/%-$(t)))
+GPU_SHARED := $(call obj,test/test.c test/opbed.c test/pages.c runtime/mem.c) $(BUILD)/gpu/device.o
+
+$(BUILD)/gpu/device.o: kernels/device.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DWITH_CUDA -DWITHOUT_CPU -c -o $@ $<
+
+define gpu_test
+$(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/emu/kernels-$(1).o $(GPU_SHARED) \
+		$(CUDA_OBJ)
+	@mkdir -p $$(@D)
+	$(CXX) -fopenmp $(LDFLAGS) -o $$@ $$^ $(CUDA_LIBS) $(LDLIBS)
+endef
+$(foreach t,$(CUDA_TYPES),$(eval $(call gpu_test,$(t))))
+$(BUILD)/gpu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(call obj,bench/gpu/bench.c \
+		runtime/model/lm_pass.c) $(BUILD)/gpu/device.o $(CUDA_OBJ)
+	@mkdir -p $(@D)
+	$(CXX) -fopenmp $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
+
+gpu-tests: $(GPU_TESTS) $(BUILD)/gpu/bench/ops $(BUILD)/gpu/bench/pass
+
+# Everything that needs a GPU; the report goes to REPORT.
+REPORT     ?= $(BUILD)/gpu/report
+gpu-check:
+	@scripts/gpu-check $(BUILD) $(REPORT)
 
 deps:
 	@scripts/install-deps

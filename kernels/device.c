@@ -3,17 +3,25 @@
 #include "kernels/device.h"
 
 #include "kernels/device_type.h"
+#include "kernels/ops.h"
 
 #include <string.h>
 
 static const struct device_type *const types[] = {
+#ifndef WITHOUT_CPU
     &cpu_device,
+#endif
 #ifdef WITH_CUDA
     &cuda_bf16_device,
     &cuda_f16_device,
 #endif
     NULL,
 };
+
+size_t dtype_size(enum dtype t)
+{
+    return t == DTYPE_F32 ? 4 : 2;
+}
 
 struct device *device_open(const char *name, int n_threads)
 {

@@ -34,16 +34,3 @@ const struct ops cpu_ops = {
     .compact = cpu_compact,
     .stamp = cpu_stamp,
 };
-
-size_t dtype_size(enum dtype t)
-{
-    switch (t) {
-    case DTYPE_F32:
-        return 4;
-    case DTYPE_F16:
-    case DTYPE_BF16:
-        return 2;
-    }
-    REQUIRE(!"a dtype");
-    return 0;
-}

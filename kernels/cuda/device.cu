@@ -74,13 +74,20 @@ static void require_memory(cudaError_t error, const char *what, size_t bytes)
     exit(1);
 }
 
+/* cudaMemset returns before it is done, and our streams don't wait for the one that it runs in. */
+static void fill_now(void *p, int byte, size_t bytes)
+{
+    CUDA_CHECK(cudaMemset(p, byte, bytes));
+    CUDA_CHECK(cudaDeviceSynchronize());
+}
+
 static void *alloc(struct device *dev, size_t bytes, const char *what)
 {
     (void)dev;
     void *p = NULL;
     size_t taken = bytes > 0 ? bytes : 1;
     require_memory(cudaMalloc(&p, taken), what, bytes);
-    if (bytes < UNTOUCHED) CUDA_CHECK(cudaMemset(p, 0xff, taken));
+    if (bytes < UNTOUCHED) fill_now(p, 0xff, taken);
     return p;
 }
 
@@ -115,7 +122,7 @@ static struct stream *open_stream(struct device *dev)
     CUDA_CHECK(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
     s->workspace = (float *)alloc(dev, WORKSPACE_FLOATS * sizeof(float), "the workspace");
     s->tickets = (int32_t *)alloc(dev, N_TICKETS * sizeof(int32_t), "tickets");
-    CUDA_CHECK(cudaMemset(s->tickets, 0, N_TICKETS * sizeof(int32_t)));
+    fill_now(s->tickets, 0, N_TICKETS * sizeof(int32_t));
     return &s->base;
 }
 

@@ -173,11 +173,15 @@ static __global__ void __launch_bounds__(GEMM_THREADS, 3)
               k_end = min(k0 + p.part_tiles * GEMM_K, p.n_in);
     const int n_tiles = (k_end - k0 + GEMM_K - 1) / GEMM_K, n_outs = min(GEMM_OUT, p.n_out - out0);
     const T *w = (const T *)p.w + (size_t)out0 * p.ldw, *x = (const T *)p.x + (size_t)row0 * p.ldx;
-    for (int i = 0; i < STAGES - 1 && i < n_tiles; i++)
+    const bool is_early = row0 == 0; /* the other row tiles may be empty */
+    for (int i = 0; is_early && i < STAGES - 1 && i < n_tiles; i++)
         gemm_load(shared->w[i], w, p.ldw, n_outs, k0 + i * GEMM_K, p.n_in);
     grid_wait();
     const int n_tile = min(GEMM_ROWS, n_rows(p.n, p.max) - row0);
+    if (!is_early && n_tile <= 0) return;
     for (int i = 0; i < STAGES - 1; i++) {
+        if (!is_early && i < n_tiles)
+            gemm_load(shared->w[i], w, p.ldw, n_outs, k0 + i * GEMM_K, p.n_in);
         if (i < n_tiles) gemm_load(shared->x[i], x, p.ldx, n_tile, k0 + i * GEMM_K, p.n_in);
         copy_commit();
     }
@@ -303,10 +307,10 @@ struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_
     p->ld = ceil_div(n_in, 8) * 8;
     p->w = dev->type->alloc(dev, (size_t)n_out * p->ld * sizeof(T), "weights");
     void *staged = dev->type->alloc(dev, bytes, "a weight as it is in the file");
-    CUDA_CHECK(cudaMemcpy(staged, w, bytes, cudaMemcpyHostToDevice));
     struct cuda_stream loading = {};
     loading.dev = (const struct cuda_device *)dev;
     CUDA_CHECK(cudaStreamCreateWithFlags(&loading.stream, cudaStreamNonBlocking));
+    CUDA_CHECK(cudaMemcpyAsync(staged, w, bytes, cudaMemcpyHostToDevice, loading.stream));
     launch(&loading.base, pack_kernel<T>, n_out, ROW_THREADS, 0, (T *)p->w, (const void *)staged, t,
            n_in, p->ld);
     CUDA_CHECK(cudaStreamSynchronize(loading.stream));

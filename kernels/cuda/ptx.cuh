@@ -60,20 +60,14 @@ __device__ __forceinline__ char *shared_memory(void)
  *
  * Every kernel is launched so that it may begin before the one in front of it has ended, and calls
  * grid_wait before it reads what another kernel writes, or writes anything in global memory.  All
- * threads call it.  grid_trigger says that the next kernel may begin; without it, it may at the
- * end. */
+ * threads call it.  It also lets the next kernel begin, which takes places on the SMs that this one
+ * leaves free, and waits there for this one's end. */
 
 __device__ __forceinline__ void grid_wait(void)
 {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-__device__ __forceinline__ void grid_trigger(void)
-{
-#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 

@@ -148,6 +148,7 @@ struct mapping {
     size_t map_bytes, bytes;
 };
 static std::map<void *, mapping> mappings;
+static emu_stream legacy; /* the default stream */
 
 const char *cudaGetErrorString(cudaError_t error)
 {
@@ -194,6 +195,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 cudaError_t cudaFree(void *p)
 {
     if (p == NULL) return cudaSuccess;
+    cudaDeviceSynchronize();
     auto found = mappings.find(p);
     if (found == mappings.end()) emu_die("freed memory was never taken");
     emu_check_tail((char *)p, found->second.bytes, "a write behind global memory");
@@ -212,15 +214,16 @@ cudaError_t cudaFreeHost(void *p)
     return cudaFree(p);
 }
 
+/* Late, as on a GPU: in a stream that other streams don't wait for. */
 cudaError_t cudaMemset(void *p, int byte, size_t bytes)
 {
-    memset(p, byte, bytes);
+    enqueue(&legacy, {nullptr, [=] { memset(p, byte, bytes); }, {}});
     return cudaSuccess;
 }
 
-cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, cudaMemcpyKind)
+cudaError_t cudaDeviceSynchronize(void)
 {
-    memcpy(dst, src, bytes);
+    while (!legacy.queue.empty()) run_first(&legacy);
     return cudaSuccess;
 }
 

@@ -1,0 +1,244 @@
+/* The operations of a round that take its time, on a GPU, by the shapes of published models.
+ *
+ *   bench/gpu/ops [device]
+ *
+ * Calls take turns over more memory than the L2 holds, and data is random: a GPU runs faster on
+ * zeros.  scripts/gpu-check divides bytes and operations by what the same GPU reached in the same
+ * run. */
+#include "bench/gpu/bench.h"
+
+enum {
+    ROTATED_BYTES = 400 << 20, /* several times the L2 */
+    MAX_ROWS = 512,
+};
+
+/* ---- products ----------------------------------------------------------------------------------
+ */
+
+struct gemm_case {
+    struct gemm_args args;
+    struct packed **w;
+    int n_copies;
+};
+
+static void call_gemm(struct bench *b, const void *arg, int i)
+{
+    const struct gemm_case *c = arg;
+    struct gemm_args args = c->args;
+    args.w = c->w[i % c->n_copies];
+    b->ops->gemm(b->stream, &args);
+}
+
+static void bench_gemm(struct bench *b, const char *model, const char *product, int n_out, int n_in,
+                       bool y_is_float, bool add)
+{
+    static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
+    const size_t w_bytes = (size_t)n_out * (size_t)n_in * 2;
+    struct gemm_case c = {.n_copies = (int)(ROTATED_BYTES / w_bytes) + 1};
+    c.w = malloc((size_t)c.n_copies * sizeof(struct packed *));
+    for (int i = 0; i < c.n_copies; i++)
+        c.w[i] = b->ops->pack(b->dev, b->random + i * 64, b->ops->act, n_out, n_in);
+    void *x = bench_random(b, (size_t)MAX_ROWS * (size_t)n_in * 2);
+    void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 4, "results");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        if (y_is_float && rows[i] > 128) break; /* logits of prompts are not wanted */
+        c.args = (struct gemm_args){.x = x,
+                                    .y = y,
+                                    .max = rows[i],
+                                    .ldx = n_in,
+                                    .ldy = n_out,
+                                    .y_is_float = y_is_float,
+                                    .add = add};
+        char name[128];
+        snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", model, product, rows[i], n_out, n_in);
+        const double n = rows[i];
+        bench_case(b, name, call_gemm, &c,
+                   (double)w_bytes + 2 * n * n_in +
+                       n * n_out *
+                           (y_is_float ? 4
+                            : add      ? 4
+                                       : 2),
+                   2 * n * n_out * n_in);
+    }
+    for (int i = 0; i < c.n_copies; i++) b->ops->packed_free(b->dev, c.w[i]);
+    device_free(b->dev, x);
+    device_free(b->dev, y);
+    free(c.w);
+}
+
+static void bench_gemms(struct bench *b)
+{
+    for (int i = 0; i < N_SHAPES; i++) {
+        const struct shape *m = &bench_shapes[i];
+        const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
+        bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, false, false);
+        bench_gemm(b, m->name, "o", m->hidden, mixed, false, true);
+        bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, false, false);
+        bench_gemm(b, m->name, "down", m->hidden, m->intermediate, false, true);
+        bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, true, false);
+    }
+}
+
+/* ---- attention ---------------------------------------------------------------------------------
+ */
+
+struct attention_case {
+    struct attention_args args;
+    struct draft_attention_args draft;
+    struct rope_append_args append;
+};
+
+static void call_attention(struct bench *b, const void *arg, int i)
+{
+    struct attention_args args = ((const struct attention_case *)arg)->args;
+    args.layer = i % args.pool.n_layers;
+    b->ops->attention(b->stream, &args);
+}
+
+static void call_rope_append(struct bench *b, const void *arg, int i)
+{
+    struct rope_append_args args = ((const struct attention_case *)arg)->append;
+    args.layer = i % args.pool.n_layers;
+    b->ops->rope_append(b->stream, &args);
+}
+
+static void call_draft_attention(struct bench *b, const void *arg, int i)
+{
+    (void)i;
+    b->ops->draft_attention(b->stream, &((const struct attention_case *)arg)->draft);
+}
+
+static void bench_attention(struct bench *b, const struct shape *m, int n_seqs, int ctx,
+                            int n_nodes, bool is_draft)
+{
+    struct rows rows = bench_tree_rows(b, n_seqs, n_nodes, ctx);
+    const int n_kv_heads = is_draft ? m->n_heads : m->n_kv_heads, n_slots = ctx + n_nodes;
+    const size_t layer = (size_t)n_seqs * (size_t)(n_slots + PAGE_LEN) * (size_t)n_kv_heads *
+                         (size_t)m->head_dim * 4; /* bytes, roughly */
+    const int n_layers = is_draft ? 1 : (int)(ROTATED_BYTES / layer) + 1;
+    struct kv_pool pool = bench_pages(b, m, n_layers, n_kv_heads, bench_n_pages(n_seqs, n_slots));
+    bench_place(b, &pool, n_seqs, n_slots);
+    if (is_draft) {
+        pool.valid = device_alloc(b->dev, (size_t)pool.n_pages * sizeof(uint64_t), "masks");
+        stream_fill(b->stream, pool.valid, 0xff, (size_t)pool.n_pages * sizeof(uint64_t));
+    }
+    const int width = (m->n_heads + 2 * pool.n_kv_heads) * m->head_dim,
+              mixed = m->n_heads * m->head_dim, n = rows.max;
+    void *qkv = bench_random(b, (size_t)n * (size_t)width * 2);
+    void *out = device_alloc(b->dev, (size_t)n * (size_t)mixed * 2, "results");
+    const size_t n_angles = (size_t)(ctx + 8) * (size_t)m->head_dim;
+    struct rope rope = {.table = bench_random(b, n_angles * sizeof(float)),
+                        .n_pos = ctx + 8,
+                        .section = {m->head_dim / 2}};
+    const struct attention_case c = {
+        .args = {.qkv = qkv, .out = out, .rows = rows, .pool = pool, .n_heads = m->n_heads},
+        .draft =
+            {.qkv = qkv, .out = out, .rope = rope, .rows = rows, .pool = pool, .is_scratch = true},
+        .append = {.qkv = qkv, .rope = rope, .rows = rows, .pool = pool, .n_heads = m->n_heads}};
+    const double keys = ctx + n_nodes, seqs = n_seqs,
+                 bytes =
+                     seqs * keys * 4 * pool.n_kv_heads * m->head_dim + 2.0 * n * (mixed + width),
+                 flops = 4.0 * n * keys * mixed;
+    char name[128];
+    const char *op = is_draft ? "draft_attention" : "attention";
+    snprintf(name, sizeof(name), "%s,%s,%d sequences,%d,%d,0", op, m->name, n_seqs, ctx, n_nodes);
+    bench_case(b, name, is_draft ? call_draft_attention : call_attention, &c, bytes, flops);
+    if (!is_draft && ctx == 1024) {
+        snprintf(name, sizeof(name), "rope_append,%s,%d sequences,%d,%d,0", m->name, n_seqs, ctx,
+                 n_nodes);
+        bench_case(b, name, call_rope_append, &c, 4.0 * n * width, 0);
+    }
+    bench_free_rows(b, &rows);
+    device_free(b->dev, pool.valid);
+    bench_free_pages(b, &pool);
+    device_free(b->dev, qkv);
+    device_free(b->dev, out);
+    device_free(b->dev, (void *)rope.table);
+}
+
+static void bench_attentions(struct bench *b)
+{
+    static const int nodes[] = {1, 8, 30, 60};
+    static const struct {
+        int n_seqs, ctx;
+    } loads[] = {
+        {1, 1024}, {1, 4096}, {1, 16384}, {4, 4096}, {16, 1024}, {64, 512},
+    };
+    for (int i = 0; i < N_SHAPES; i += 3) /* without and with groups */
+        for (size_t l = 0; l < sizeof(loads) / sizeof(*loads); l++)
+            for (size_t t = 0; t < sizeof(nodes) / sizeof(*nodes); t++) {
+                if (loads[l].n_seqs * nodes[t] > MAX_ROWS) continue;
+                bench_attention(b, &bench_shapes[i], loads[l].n_seqs, loads[l].ctx, nodes[t],
+                                false);
+            }
+    bench_attention(b, &bench_shapes[0], 1, 300, 8, true);
+    bench_attention(b, &bench_shapes[0], 16, 300, 8, true);
+}
+
+/* ---- operations on rows ------------------------------------------------------------------------
+ */
+
+struct row_case {
+    struct norm_args norm;
+    struct silu_mul_args silu;
+    struct topk_args topk;
+};
+
+static void call_norm(struct bench *b, const void *arg, int i)
+{
+    (void)i;
+    b->ops->rmsnorm(b->stream, &((const struct row_case *)arg)->norm);
+}
+
+static void call_silu(struct bench *b, const void *arg, int i)
+{
+    (void)i;
+    b->ops->silu_mul(b->stream, &((const struct row_case *)arg)->silu);
+}
+
+static void call_topk(struct bench *b, const void *arg, int i)
+{
+    (void)i;
+    b->ops->topk(b->stream, &((const struct row_case *)arg)->topk);
+}
+
+static void bench_rows(struct bench *b, const struct shape *m, int n)
+{
+    const size_t rows = (size_t)n;
+    void *in = bench_random(b, rows * 4 * (size_t)m->intermediate);
+    void *out = device_alloc(b->dev, rows * 2 * (size_t)m->intermediate, "results");
+    float *logits = bench_random(b, rows * 4 * (size_t)m->vocab);
+    struct row_case c = {
+        .norm = {.x = in, .w = logits, .out = out, .max = n, .width = m->hidden, .eps = 1e-6F},
+        .silu = {.in = in, .out = out, .max = n, .width = m->intermediate},
+        .topk = {.logits = logits, .max = n, .vocab = m->vocab, .k = 8}};
+    c.topk.ids = device_alloc(b->dev, rows * 32, "results");
+    c.topk.logprobs = device_alloc(b->dev, rows * 32, "results");
+    char name[128];
+    snprintf(name, sizeof(name), "rmsnorm,%s,,%d,0,0", m->name, n);
+    bench_case(b, name, call_norm, &c, 4.0 * n * m->hidden, 0);
+    snprintf(name, sizeof(name), "silu_mul,%s,,%d,0,0", m->name, n);
+    bench_case(b, name, call_silu, &c, 6.0 * n * m->intermediate, 0);
+    snprintf(name, sizeof(name), "topk,%s,,%d,0,0", m->name, n);
+    bench_case(b, name, call_topk, &c, 4.0 * n * m->vocab, 0);
+    device_free(b->dev, in);
+    device_free(b->dev, out);
+    device_free(b->dev, logits);
+    device_free(b->dev, c.topk.ids);
+    device_free(b->dev, c.topk.logprobs);
+}
+
+int main(int argc, char **argv)
+{
+    struct bench b;
+    bench_open(&b, argc > 1 ? argv[1] : "cuda-bf16");
+    bench_header();
+    bench_rows(&b, &bench_shapes[0], 8);
+    bench_rows(&b, &bench_shapes[0], 30);
+    bench_rows(&b, &bench_shapes[3], 8);
+    bench_rows(&b, &bench_shapes[3], 60);
+    bench_attentions(&b);
+    bench_gemms(&b);
+    bench_close(&b);
+    return 0;
+}

@@ -1,0 +1,133 @@
+/* The whole verify pass on a GPU: embeddings, all layers, final norm and lm_head for the rows of
+ * trees, with random weights of published shapes.
+ *
+ *   bench/gpu/pass [device]
+ *
+ * One CSV row a case, as bench/gpu/bench.h says.  Bytes: all weights once, and the keys and values
+ * of all sequences. */
+#include "bench/gpu/bench.h"
+#include "runtime/model/lm.h"
+
+enum { MAX_CTX = 4096, MAX_ROWS = 512 };
+
+struct pass {
+    struct lm lm;
+    struct lm_scratch scratch;
+    struct rows rows;
+    struct kv_pool kv;
+    void *hidden;
+    float *logits;
+};
+
+/* A matrix of random numbers, another part of them for each `seed`. */
+static struct packed *matrix(struct bench *b, int n_out, int n_in, int seed)
+{
+    return b->ops->pack(b->dev, b->random + seed * 64 % 4096, b->ops->act, n_out, n_in);
+}
+
+static void fill_lm(struct bench *b, struct lm *lm, const struct shape *m)
+{
+    const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
+    *lm = (struct lm){.cfg = {.hidden = m->hidden,
+                              .intermediate = m->intermediate,
+                              .n_layers = m->n_layers,
+                              .n_heads = m->n_heads,
+                              .n_kv_heads = m->n_kv_heads,
+                              .head_dim = m->head_dim,
+                              .vocab = m->vocab,
+                              .max_positions = MAX_CTX + MAX_NODES,
+                              .rms_eps = 1e-6F},
+                      .dev = b->dev};
+    lm->embeddings_type = b->ops->act;
+    lm->embeddings = bench_random(b, (size_t)m->vocab * (size_t)m->hidden * 2);
+    lm->head = matrix(b, m->vocab, m->hidden, 1);
+    lm->final_norm = bench_random(b, (size_t)m->hidden * sizeof(float));
+    lm->rope.n_pos = MAX_CTX + MAX_NODES;
+    lm->rope.table = bench_random(b, (size_t)lm->rope.n_pos * (size_t)m->head_dim * sizeof(float));
+    lm->rope.section[0] = m->head_dim / 2;
+    lm->layers = calloc((size_t)m->n_layers, sizeof(*lm->layers));
+    for (int i = 0; i < m->n_layers; i++)
+        lm->layers[i] = (struct decoder_layer){
+            .qkv = matrix(b, mixed + 2 * kv, m->hidden, 4 * i),
+            .o = matrix(b, m->hidden, mixed, 4 * i + 1),
+            .gate_up = matrix(b, 2 * m->intermediate, m->hidden, 4 * i + 2),
+            .down = matrix(b, m->hidden, m->intermediate, 4 * i + 3),
+            .input_norm = lm->final_norm,
+            .post_norm = lm->final_norm,
+        };
+}
+
+static void free_lm(struct bench *b, struct lm *lm)
+{
+    for (int i = 0; i < lm->cfg.n_layers; i++) {
+        b->ops->packed_free(b->dev, lm->layers[i].qkv);
+        b->ops->packed_free(b->dev, lm->layers[i].o);
+        b->ops->packed_free(b->dev, lm->layers[i].gate_up);
+        b->ops->packed_free(b->dev, lm->layers[i].down);
+    }
+    b->ops->packed_free(b->dev, lm->head);
+    device_free(b->dev, lm->embeddings);
+    device_free(b->dev, lm->final_norm);
+    device_free(b->dev, (void *)lm->rope.table);
+    free(lm->layers);
+}
+
+static void call_pass(struct bench *b, const void *arg, int i)
+{
+    (void)i;
+    const struct pass *p = arg;
+    lm_forward(&p->lm, b->stream, &p->scratch, &p->rows, NULL, &p->kv, p->hidden);
+    lm_logits(&p->lm, b->stream, p->hidden, p->rows.n, p->rows.max, p->logits);
+}
+
+static void bench_pass(struct bench *b, struct pass *p, const struct shape *m, int n_seqs, int ctx,
+                       int n_nodes)
+{
+    p->rows = bench_tree_rows(b, n_seqs, n_nodes, ctx);
+    p->rows.id = device_alloc(b->dev, (size_t)p->rows.max * sizeof(int32_t), "ids");
+    stream_fill(b->stream, p->rows.id, 0, (size_t)p->rows.max * sizeof(int32_t));
+    bench_place(b, &p->kv, n_seqs, ctx + n_nodes);
+    const double n = p->rows.max, mixed = (double)m->n_heads * m->head_dim,
+                 kv = (double)m->n_kv_heads * m->head_dim,
+                 layer = (mixed * 2 + kv * 2) * m->hidden + 3.0 * m->hidden * m->intermediate,
+                 weights = layer * m->n_layers + (double)m->vocab * m->hidden,
+                 slots = (double)n_seqs * (ctx + n_nodes),
+                 bytes = 2 * weights + 4 * slots * kv * m->n_layers,
+                 flops = 2 * n * weights + 4 * n * (ctx + n_nodes) * mixed * m->n_layers;
+    char name[128];
+    snprintf(name, sizeof(name), "pass,%s,%d sequences,%d,%d,0", m->name, n_seqs, ctx, n_nodes);
+    bench_case(b, name, call_pass, p, bytes, flops);
+    device_free(b->dev, p->rows.id);
+    bench_free_rows(b, &p->rows);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        int n_seqs, ctx, n_nodes;
+    } loads[] = {
+        {1, 1024, 1}, {1, 1024, 8},  {1, 1024, 30}, {1, 1024, 60}, {1, 4096, 60},
+        {4, 1024, 1}, {4, 1024, 30}, {16, 1024, 1}, {16, 1024, 8}, {16, 1024, 30},
+    };
+    struct bench b;
+    bench_open(&b, argc > 1 ? argv[1] : "cuda-bf16");
+    bench_header();
+    for (int i = 0; i < N_SHAPES; i++) {
+        const struct shape *m = &bench_shapes[i];
+        struct pass p;
+        fill_lm(&b, &p.lm, m);
+        lm_scratch_init(&p.scratch, b.dev, &p.lm.cfg, MAX_ROWS);
+        p.hidden = device_alloc(b.dev, (size_t)MAX_ROWS * (size_t)m->hidden * 2, "hidden states");
+        p.logits = device_alloc(b.dev, (size_t)MAX_ROWS * (size_t)m->vocab * 4, "logits");
+        p.kv = bench_pages(&b, m, m->n_layers, m->n_kv_heads, bench_n_pages(16, 1024 + MAX_NODES));
+        for (size_t l = 0; l < sizeof(loads) / sizeof(*loads); l++)
+            bench_pass(&b, &p, m, loads[l].n_seqs, loads[l].ctx, loads[l].n_nodes);
+        device_free(b.dev, p.hidden);
+        device_free(b.dev, p.logits);
+        lm_scratch_done(&p.scratch, b.dev);
+        bench_free_pages(&b, &p.kv);
+        free_lm(&b, &p.lm);
+    }
+    bench_close(&b);
+    return 0;
+}
