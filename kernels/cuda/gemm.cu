@@ -3,29 +3,34 @@
  *
  *   W  [n_out][ldw] T      x  [n][ldx] T      y  [n][ldy] T or float      bias  [n_out] float
  *
- * For few rows, where the weights are nearly all of the bytes: they stream through shared memory
- * once, as the MMA's 16 rows, and the rows of x are its 8 columns.  A block computes GEMM_OUT
- * outputs of up to GEMM_ROWS rows over one part of k:
+ * The weights are nearly all of the bytes of a small pass, so they stream through shared memory
+ * once, by N_WORKERS persistent blocks that share the work evenly whatever the shape:
  *
- *   grid  (n_out / GEMM_OUT, parts of k, max rows / GEMM_ROWS)      block  4 warps of 16 outputs
- *   shared  a ring of STAGES tiles: W [64][64], x [64][64] of T, swizzled chunks of 16 bytes
+ *   unit    64 columns of k of a tile of GEMM_OUT outputs, for all rows of a row tile
+ *   worker  a run of units, tile by tile along k; first and last tile may be cut
  *
- * How k is cut depends on the shape of W alone.  More than one part: each leaves its sums in the
- * workspace, and the block that comes last adds them in order.  The weights do not depend on the
- * kernel before, so the first of them are on their way before grid_wait.
+ * Whoever computes a part of a cut tile leaves its sums in the workspace, and the worker that comes
+ * last adds them in order.  How units are shared depends on the shape of W alone.
  *
- * Bound by memory up to about 180 rows.  Above GEMM_ROWS rows W is read once for each 64 rows. */
-#include "kernels/cuda/cuda.cuh"
+ *   grid    (workers, row tiles)      block  2 warpgroups of 64 outputs
+ *   shared  a ring of STAGES units: W [128][64], x [row tile][64] of T, in the swizzle of tiles
+ *   sums    in registers, and in the workspace [worker][first or last tile] as the threads hold
+ * them
+ *
+ * The weights do not depend on the kernel before, so the first of them are on their way before
+ * grid_wait.  Two blocks of up to 64 rows fit an SM: this kernel's and the next product's.
+ *
+ * Bound by memory up to about 180 rows, by the matrix units above. */
 #include "kernels/cuda/ops.cuh"
 
 #include <stdlib.h>
 
-constexpr int GEMM_OUT = 64, GEMM_ROWS = 64, GEMM_K = 64, GEMM_THREADS = 128;
-constexpr int STAGES = 4;     /* 24 KB of weights on their way in each of 3 blocks an SM */
-constexpr int N_WANTED = 264; /* blocks that fill a GPU of 132 SMs; a constant, since the cut of k
-                               * must be the same everywhere */
-constexpr int MIN_PART = 4;   /* tiles of k in a part: less would not fill the ring */
-constexpr int OUT_LD = GEMM_OUT + 4; /* floats: rows of the results in other banks */
+constexpr int GEMM_OUT = 128, GEMM_K = 64, GEMM_THREADS = 256;
+constexpr int STAGES = 4;      /* 48 KB of weights on their way in an SM */
+constexpr int N_WORKERS = 132; /* SMs of a Hopper; a constant, since the cut of k must be the same
+                                * everywhere */
+constexpr int MIN_UNITS = 4;   /* of a worker: less would not fill the ring */
+constexpr int FEW_ROWS = 64, MANY_ROWS = 256; /* row tiles; which, the host chooses by capacity */
 
 struct packed {
     int n_out, n_in, ld; /* ld: rows start on 16 bytes */
@@ -37,38 +42,31 @@ struct gemm_problem {
     const float *bias;
     void *y;
     const int32_t *n;
-    float *workspace; /* [part][row][n_out] */
-    int32_t *tickets; /* [row tile][out tile] */
-    int max, n_out, n_in, ldw, ldx, ldy, n_parts, part_tiles;
+    float *workspace; /* [row tile][worker][2][row tile][GEMM_OUT] */
+    int32_t *tickets; /* [row tile][tile] */
+    int max, n_out, n_in, ldw, ldx, ldy;
+    int n_k, n_units; /* units of a tile, of all tiles */
     enum activation activation;
     bool add, y_is_float;
 };
 
-template <class T> struct gemm_shared {
-    T w[STAGES][GEMM_OUT * GEMM_K], x[STAGES][GEMM_ROWS * GEMM_K];
-};
-
-struct gemm_results {
-    float sum[GEMM_ROWS][OUT_LD];
+template <class T, int ROWS> struct alignas(1024) gemm_shared {
+    T w[STAGES][GEMM_OUT * GEMM_K], x[STAGES][ROWS * GEMM_K];
     int is_last;
 };
 
-template <class T> __device__ __forceinline__ T *gemm_chunk(T *tile, int r, int c)
-{
-    return tile + r * GEMM_K + (c ^ r % 8) * 8;
-}
-
-/* Begins to copy columns k .. k + 63 of n_rows rows; what lies behind n_in becomes 0.  Rows that do
- * not start on 16 bytes are copied by the thread itself. */
-template <class T>
+/* Begins to copy columns k .. k + 63 of n_rows <= ROWS rows; what lies behind n_in becomes 0.  Rows
+ * that do not start on 16 bytes are copied by the thread itself. */
+template <int ROWS, class T>
 __device__ __forceinline__ void gemm_load(T *tile, const T *from, size_t ld, int n_rows, int k,
                                           int n_in)
 {
-    for (int i = threadIdx.x; i < GEMM_ROWS * (GEMM_K / 8); i += GEMM_THREADS) {
-        const int r = i / (GEMM_K / 8), c = i % (GEMM_K / 8), left = n_in - k - 8 * c;
+    const int c = threadIdx.x % 8, left = n_in - k - 8 * c;
+#pragma unroll
+    for (int r = threadIdx.x / 8; r < ROWS; r += GEMM_THREADS / 8) {
         if (r >= n_rows) break;
         const T *src = from + r * ld + k + 8 * c;
-        T *dst = gemm_chunk(tile, r, c);
+        T *dst = tile + r * GEMM_K + (c ^ r % 8) * 8;
         if (left <= 0 || (size_t)src % 16 == 0) {
             copy_async(dst, left > 0 ? src : from, left > 0 ? 2 * min(left, 8) : 0);
         } else {
@@ -78,31 +76,19 @@ __device__ __forceinline__ void gemm_load(T *tile, const T *from, size_t ld, int
     }
 }
 
+template <class T>
+__device__ __forceinline__ void gemm_load_w(T *tile, const struct gemm_problem *p, int unit)
+{
+    const int out0 = unit / p->n_k * GEMM_OUT;
+    gemm_load<GEMM_OUT>(tile, (const T *)p->w + (size_t)out0 * p->ldw, p->ldw, p->n_out - out0,
+                        unit % p->n_k * GEMM_K, p->n_in);
+}
+
 __device__ __forceinline__ float activate(float x, enum activation activation)
 {
     if (activation == ACT_GELU) return 0.5f * x * (1 + erff(x * 0.70710678f));
     if (activation == ACT_QUICK_GELU) return x / (1 + expf(-1.702f * x));
     return x;
-}
-
-/* One tile of k: 16 outputs of this warp, n_groups groups of eight rows. */
-template <class T>
-__device__ __forceinline__ void gemm_step(float (&sum)[GEMM_ROWS / 8][4], T *w, T *x, int n_groups)
-{
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-    for (int i = 0; i < GEMM_K / 16; i++) {
-        uint32_t a[4];
-        load_matrices(a, gemm_chunk(w, warp * 16 + lane % 16, 2 * i + lane / 16));
-#pragma unroll
-        for (int j = 0; j < GEMM_ROWS / 8; j += 2) {
-            if (j >= n_groups) break;
-            uint32_t b[4];
-            load_matrices(b, gemm_chunk(x, j * 8 + lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2));
-            multiply_add(sum[j], a, b[0], b[1], T());
-            multiply_add(sum[j + 1], a, b[2], b[3], T());
-        }
-    }
 }
 
 /* The last step, for output `out` of row r. */
@@ -121,117 +107,164 @@ __device__ __forceinline__ void gemm_finish(const struct gemm_problem *p, int r,
     }
 }
 
-/* Whether this block is the last of the parts of its tile; all threads. */
-__device__ static bool is_last_part(const struct gemm_problem *p, struct gemm_results *results)
+/* First unit of a worker; and the worker of a unit. */
+__device__ __forceinline__ int first_unit(const struct gemm_problem *p, int worker)
 {
+    return (int)((long long)worker * p->n_units / gridDim.x);
+}
+__device__ __forceinline__ int worker_of(const struct gemm_problem *p, int unit)
+{
+    return (int)(((unit + 1ll) * gridDim.x - 1) / p->n_units);
+}
+
+/* Where a worker leaves the sums of a tile, this thread's first; the others follow at a distance of
+ * GEMM_THREADS. */
+template <int ROWS>
+__device__ __forceinline__ float *partial_of(const struct gemm_problem *p, int worker, int tile)
+{
+    const bool is_behind_first = tile != first_unit(p, worker) / p->n_k;
+    const size_t place = ((size_t)blockIdx.y * gridDim.x + worker) * 2 + is_behind_first;
+    return p->workspace + place * (ROWS * GEMM_OUT) + threadIdx.x;
+}
+
+/* Leaves this worker's sums of a cut tile; whether it came last, and so has to add them all. */
+template <int ROWS, int N>
+__device__ __forceinline__ bool gemm_leave(const struct gemm_problem *p,
+                                           const float (&sum)[ROWS / N][N / 8][4], int *is_last,
+                                           int tile, int n_parts, int n_tile)
+{
+    float *to = partial_of<ROWS>(p, blockIdx.x, tile);
+#pragma unroll
+    for (int j = 0; j < ROWS / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (8 * j < n_tile)
+                to[(size_t)(4 * j + e) * GEMM_THREADS] = sum[j / (N / 8)][j % (N / 8)][e];
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-        int32_t *ticket = &p->tickets[blockIdx.z * gridDim.x + blockIdx.x];
-        results->is_last = atomicAdd(ticket, 1) == p->n_parts - 1;
-        if (results->is_last) *ticket = 0;
+        int32_t *ticket = &p->tickets[blockIdx.y * (p->n_units / p->n_k) + tile];
+        *is_last = atomicAdd(ticket, 1) == n_parts - 1;
+        if (*is_last) *ticket = 0;
     }
     __syncthreads();
     __threadfence();
-    return results->is_last != 0;
+    return *is_last != 0;
 }
 
-/* Results in shared memory to y, or by way of the workspace. */
-template <class T>
-__device__ static void gemm_write(const struct gemm_problem *p, struct gemm_results *results,
-                                  int row0, int n_tile)
+/* Sums of a tile, or of this worker's part of it, to y. */
+template <class T, int ROWS, int N>
+__device__ __forceinline__ void gemm_write(const struct gemm_problem *p,
+                                           const float (&sum)[ROWS / N][N / 8][4], int *is_last,
+                                           int tile, int row0, int n_tile)
 {
-    const int out0 = blockIdx.x * GEMM_OUT, n_values = n_tile * GEMM_OUT;
-    for (int i = threadIdx.x; i < n_values; i += GEMM_THREADS) {
-        const int r = i / GEMM_OUT, j = i % GEMM_OUT;
-        if (out0 + j >= p->n_out) continue;
-        if (p->n_parts == 1)
-            gemm_finish<T>(p, row0 + r, out0 + j, results->sum[r][j]);
-        else
-            p->workspace[((size_t)blockIdx.y * p->max + row0 + r) * p->n_out + out0 + j] =
-                results->sum[r][j];
-    }
-    if (p->n_parts == 1 || !is_last_part(p, results)) return;
-    for (int i = threadIdx.x; i < n_values; i += GEMM_THREADS) {
-        const int r = row0 + i / GEMM_OUT, out = out0 + i % GEMM_OUT;
-        if (out >= p->n_out) continue;
-        float sum = 0;
-        for (int part = 0; part < p->n_parts; part++)
-            sum += p->workspace[((size_t)part * p->max + r) * p->n_out + out];
-        gemm_finish<T>(p, r, out, sum);
-    }
-}
-
-template <class T>
-static __global__ void __launch_bounds__(GEMM_THREADS, 3)
-    gemm_kernel(const __grid_constant__ struct gemm_problem p)
-{
-    struct gemm_shared<T> *shared = (struct gemm_shared<T> *)shared_memory();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int out0 = blockIdx.x * GEMM_OUT, row0 = blockIdx.z * GEMM_ROWS;
-    const int k0 = blockIdx.y * p.part_tiles * GEMM_K,
-              k_end = min(k0 + p.part_tiles * GEMM_K, p.n_in);
-    const int n_tiles = (k_end - k0 + GEMM_K - 1) / GEMM_K, n_outs = min(GEMM_OUT, p.n_out - out0);
-    const T *w = (const T *)p.w + (size_t)out0 * p.ldw, *x = (const T *)p.x + (size_t)row0 * p.ldx;
-    const bool is_early = row0 == 0; /* the other row tiles may be empty */
-    for (int i = 0; is_early && i < STAGES - 1 && i < n_tiles; i++)
-        gemm_load(shared->w[i], w, p.ldw, n_outs, k0 + i * GEMM_K, p.n_in);
-    grid_wait();
-    const int n_tile = min(GEMM_ROWS, n_rows(p.n, p.max) - row0);
-    if (!is_early && n_tile <= 0) return;
-    for (int i = 0; i < STAGES - 1; i++) {
-        if (!is_early && i < n_tiles)
-            gemm_load(shared->w[i], w, p.ldw, n_outs, k0 + i * GEMM_K, p.n_in);
-        if (i < n_tiles) gemm_load(shared->x[i], x, p.ldx, n_tile, k0 + i * GEMM_K, p.n_in);
-        copy_commit();
+    const int first = worker_of(p, tile * p->n_k), end = worker_of(p, (tile + 1) * p->n_k - 1) + 1;
+    if (end - first > 1 && !gemm_leave<ROWS, N>(p, sum, is_last, tile, end - first, n_tile)) return;
+#pragma unroll
+    for (int j = 0; j < ROWS / 8; j++) {
+        if (8 * j >= n_tile) break;
+        float value[4] = {};
+        if (end - first == 1)
+            for (int e = 0; e < 4; e++) value[e] = sum[j / (N / 8)][j % (N / 8)][e];
+        else
+#pragma unroll 4
+            for (int worker = first; worker < end; worker++) {
+                const float *part = partial_of<ROWS>(p, worker, tile) + 4 * j * GEMM_THREADS;
+#pragma unroll
+                for (int e = 0; e < 4; e++) value[e] += part[e * GEMM_THREADS];
+            }
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int r = 8 * j + 2 * (lane % 4) + e % 2;
+            const int out = tile * GEMM_OUT + 16 * warp + lane / 4 + e / 2 * 8;
+            if (r < n_tile && out < p->n_out) gemm_finish<T>(p, row0 + r, out, value[e]);
+        }
     }
-    float sum[GEMM_ROWS / 8][4] = {};
-    for (int i = 0; i < n_tiles; i++) {
-        copy_wait<STAGES - 2>();
-        __syncthreads(); /* tile i is here, and nobody reads tile i - 1 any more */
-        const int ahead = i + STAGES - 1;
-        if (ahead < n_tiles) {
-            gemm_load(shared->w[ahead % STAGES], w, p.ldw, n_outs, k0 + ahead * GEMM_K, p.n_in);
-            gemm_load(shared->x[ahead % STAGES], x, p.ldx, n_tile, k0 + ahead * GEMM_K, p.n_in);
+}
+
+/* This worker's units, for up to ROWS rows.  The weights of the first n_early units are on their
+ * way. */
+template <class T, int ROWS>
+__device__ __forceinline__ void gemm_work(const struct gemm_problem *p,
+                                          struct gemm_shared<T, ROWS> *shared, int row0, int n_tile,
+                                          int n_early)
+{
+    constexpr int N = ROWS < 128 ? ROWS : 128;
+    const int first = first_unit(p, blockIdx.x), end = first_unit(p, blockIdx.x + 1);
+    const int warpgroup = threadIdx.x / 128;
+    const T *x = (const T *)p->x + (size_t)row0 * p->ldx;
+    float sum[ROWS / N][N / 8][4];
+    for (int i = 0; i < STAGES - 1; i++) {
+        if (first + i < end) {
+            if (i >= n_early) gemm_load_w(shared->w[i], p, first + i);
+            gemm_load<ROWS>(shared->x[i], x, p->ldx, n_tile, (first + i) % p->n_k * GEMM_K,
+                            p->n_in);
         }
         copy_commit();
-        gemm_step(sum, shared->w[i % STAGES], shared->x[i % STAGES], (n_tile + 7) / 8);
     }
-    copy_wait<0>();
-    if (n_tile <= 0) return;
-    __syncthreads(); /* the ring becomes the results' place */
-    struct gemm_results *results = (struct gemm_results *)shared;
+    for (int unit = first; unit < end; unit++) {
+        const int stage = (unit - first) % STAGES, ahead = unit + STAGES - 1;
+        copy_wait<STAGES - 2>();
+        tiles_written();
+        __syncthreads(); /* the unit is here, and nobody reads the one before any more */
 #pragma unroll
-    for (int j = 0; j < GEMM_ROWS / 8; j++)
+        for (int i = 0; i < ROWS / N; i++)
+            if (i * N < n_tile)
+                tiles_multiply<N>(sum[i], shared->w[stage] + warpgroup * 64 * GEMM_K,
+                                  shared->x[stage] + i * N * GEMM_K, n_tile - i * N,
+                                  unit > first && unit % p->n_k > 0);
+        if (ahead < end) {
+            const int to = (ahead - first) % STAGES;
+            gemm_load_w(shared->w[to], p, ahead);
+            gemm_load<ROWS>(shared->x[to], x, p->ldx, n_tile, ahead % p->n_k * GEMM_K, p->n_in);
+        }
+        copy_commit();
 #pragma unroll
-        for (int e = 0; e < 4; e++)
-            results->sum[8 * j + 2 * (lane % 4) + e % 2][warp * 16 + lane / 4 + e / 2 * 8] =
-                sum[j][e];
-    __syncthreads();
-    gemm_write<T>(&p, results, row0, n_tile);
+        for (int i = 0; i < ROWS / N; i++) tiles_wait(sum[i]);
+        if (unit + 1 == end || (unit + 1) % p->n_k == 0)
+            gemm_write<T, ROWS, N>(p, sum, &shared->is_last, unit / p->n_k, row0, n_tile);
+    }
 }
 
-/* How k is cut: by the shape of W alone. */
-static void cut_k(struct gemm_problem *p)
+template <class T, int ROWS>
+static __global__ void __launch_bounds__(GEMM_THREADS, ROWS == FEW_ROWS ? 2 : 1)
+    gemm_kernel(const __grid_constant__ struct gemm_problem p)
 {
-    const int n_tiles = ceil_div(p->n_in, GEMM_K), n_blocks = ceil_div(p->n_out, GEMM_OUT);
-    int n_parts = min(ceil_div(N_WANTED, n_blocks), n_tiles / MIN_PART);
-    p->part_tiles = ceil_div(n_tiles, max(n_parts, 1));
-    p->n_parts = ceil_div(n_tiles, p->part_tiles);
+    struct gemm_shared<T, ROWS> *shared = (struct gemm_shared<T, ROWS> *)shared_memory();
+    const int row0 = blockIdx.y * ROWS, first = first_unit(&p, blockIdx.x);
+    /* Later row tiles may be empty. */
+    const int n_early = row0 == 0 ? min(STAGES - 1, first_unit(&p, blockIdx.x + 1) - first) : 0;
+    for (int i = 0; i < n_early; i++) gemm_load_w(shared->w[i], &p, first + i);
+    grid_wait();
+    const int n_tile = min(ROWS, n_rows(p.n, p.max) - row0);
+    if (n_tile > 0) gemm_work<T, ROWS>(&p, shared, row0, n_tile, n_early);
+    copy_commit();
+    copy_wait<0>(); /* of an empty tile */
+}
+
+template <class T, int ROWS>
+static void launch_gemm_rows(struct stream *s, const struct gemm_problem *p)
+{
+    const int n_workers = min(N_WORKERS, max(1, p->n_units / MIN_UNITS));
+    const dim3 grid(n_workers, ceil_div(p->max, ROWS));
+    REQUIRE((size_t)grid.y * (p->n_units / p->n_k) <= N_TICKETS);
+    REQUIRE((size_t)grid.x * grid.y * 2 * ROWS * GEMM_OUT <= WORKSPACE_FLOATS);
+    launch(s, gemm_kernel<T, ROWS>, grid, GEMM_THREADS, sizeof(struct gemm_shared<T, ROWS>), *p);
 }
 
 template <class T> static void launch_gemm(struct stream *s, struct gemm_problem *p)
 {
     const struct cuda_stream *stream = cuda_stream_of(s);
     REQUIRE(p->n_out > 0 && p->n_in > 0 && p->ldx >= p->n_in && p->ldy >= p->n_out);
-    static_assert(sizeof(struct gemm_results) <= sizeof(struct gemm_shared<T>),
-                  "reuse of the ring");
     p->workspace = stream->workspace;
     p->tickets = stream->tickets;
-    const dim3 grid(ceil_div(p->n_out, GEMM_OUT), p->n_parts, ceil_div(p->max, GEMM_ROWS));
-    REQUIRE((size_t)grid.x * grid.z <= N_TICKETS);
-    REQUIRE(p->n_parts == 1 || (size_t)p->n_parts * p->max * p->n_out <= WORKSPACE_FLOATS);
-    launch(s, gemm_kernel<T>, grid, GEMM_THREADS, sizeof(struct gemm_shared<T>), *p);
+    p->n_k = ceil_div(p->n_in, GEMM_K);
+    p->n_units = p->n_k * ceil_div(p->n_out, GEMM_OUT);
+    if (p->max <= FEW_ROWS)
+        launch_gemm_rows<T, FEW_ROWS>(s, p);
+    else
+        launch_gemm_rows<T, MANY_ROWS>(s, p);
 }
 
 template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
@@ -251,11 +284,9 @@ template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
     p.activation = a->activation;
     p.add = a->add;
     p.y_is_float = a->y_is_float;
-    cut_k(&p);
     launch_gemm<T>(s, &p);
 }
 
-/* An image's rows are many, so k is not cut. */
 template <class T> void cuda_matmul(struct stream *s, const struct matmul_args *a)
 {
     REQUIRE(!a->add || a->activation == ACT_NONE);
@@ -272,8 +303,6 @@ template <class T> void cuda_matmul(struct stream *s, const struct matmul_args *
     p.ldy = a->ldy;
     p.activation = a->activation;
     p.add = a->add;
-    p.part_tiles = ceil_div(a->n_in, GEMM_K);
-    p.n_parts = 1;
     launch_gemm<T>(s, &p);
 }
 

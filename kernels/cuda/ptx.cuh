@@ -49,10 +49,10 @@ __device__ __forceinline__ void from_float(float *to, float x)
     *to = x;
 }
 
-/* The block's dynamic shared memory; a kernel has no other. */
+/* The block's dynamic shared memory, aligned to 1024 bytes; a kernel has no other. */
 __device__ __forceinline__ char *shared_memory(void)
 {
-    extern __shared__ __align__(128) char shared_bytes[];
+    extern __shared__ __align__(1024) char shared_bytes[];
     return shared_bytes;
 }
 
@@ -139,6 +139,122 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[
                  "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* ---- products of tiles --------------------------------------------------------------------------
+ *
+ * A tile is rows of 64 16-bit values in shared memory, aligned to 1024 bytes; chunk c of 16 bytes
+ * of row r lies at place c ^ r % 8 of the row (the hardware's "128-byte swizzle").
+ *
+ *   tiles_written   each thread, when its part of the tiles has arrived; then comes a barrier
+ *   tiles_multiply  begins d [64][N] = a [64][64] b [N][64]^T (+ d if `add`), in float, for the
+ *                   four warps of a warpgroup; columns of d from n_rows on need not be computed
+ *   tiles_wait      d is there, and a and b may be overwritten
+ *
+ * With g = lane / 4 and t = 2 (lane % 4), d[j][e] of warp w is row 16 w + g + e / 2 * 8, column
+ * 8 j + t + e % 2.  Below sm_90 the same by ldmatrix and mma, at once. */
+
+__device__ __forceinline__ void tiles_written(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+#define SUMS_4(i)  "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
+#define SUMS_16(i) SUMS_4(i), SUMS_4(i + 1), SUMS_4(i + 2), SUMS_4(i + 3)
+#define SUMS_64    SUMS_16(0), SUMS_16(4)
+#define SUMS_128   SUMS_64, SUMS_16(8), SUMS_16(12)
+#define NAMES_64                                                                                   \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define NAMES_128                                                                                  \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "             \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "             \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+
+#if __CUDA_ARCH__ >= 900
+/* What wgmma wants to know of a tile, from 16-column step `step` on: address, 1024 bytes from eight
+ * rows to the next, the swizzle. */
+__device__ __forceinline__ uint64_t tile_descriptor(const void *tile, int step)
+{
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(tile) + 32 * step;
+    return (at & 0x3ffff) >> 4 | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+
+#define WGMMA(N, type, a, b, is_add)                                                               \
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %" #is_add ", 0; "                                 \
+                 "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." type "." type " {" NAMES_##N    \
+                 "}, %" #a ", %" #b ", p, 1, 1, 0, 0;}"                                            \
+                 : SUMS_##N                                                                        \
+                 : "l"(from_a), "l"(from_b), "r"((int)add))
+
+__device__ __forceinline__ void tile_step(float (&d)[8][4], uint64_t from_a, uint64_t from_b,
+                                          bool add, f16)
+{
+    WGMMA(64, "f16", 32, 33, 34);
+}
+__device__ __forceinline__ void tile_step(float (&d)[8][4], uint64_t from_a, uint64_t from_b,
+                                          bool add, bf16)
+{
+    WGMMA(64, "bf16", 32, 33, 34);
+}
+__device__ __forceinline__ void tile_step(float (&d)[16][4], uint64_t from_a, uint64_t from_b,
+                                          bool add, f16)
+{
+    WGMMA(128, "f16", 64, 65, 66);
+}
+__device__ __forceinline__ void tile_step(float (&d)[16][4], uint64_t from_a, uint64_t from_b,
+                                          bool add, bf16)
+{
+    WGMMA(128, "bf16", 64, 65, 66);
+}
+#endif
+
+template <int N, class T>
+__device__ __forceinline__ void tiles_multiply(float (&d)[N / 8][4], const T *a, const T *b,
+                                               int n_rows, bool add)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        tile_step(d, tile_descriptor(a, i), tile_descriptor(b, i), add || i > 0, T());
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#else
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    for (int j = 0; j < N / 8 && !add; j++)
+        for (int e = 0; e < 4; e++) d[j][e] = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t x[4], y[4];
+        const int r = warp * 16 + lane % 16;
+        load_matrices(x, a + r * 64 + ((2 * i + lane / 16) ^ r % 8) * 8);
+#pragma unroll
+        for (int j = 0; j < N / 8; j += 2) {
+            if (8 * j >= n_rows) break;
+            const int row = 8 * j + lane % 8 + lane / 16 * 8;
+            load_matrices(y, b + row * 64 + ((2 * i + lane / 8 % 2) ^ row % 8) * 8);
+            multiply_add(d[j], x, y[0], y[1], T());
+            multiply_add(d[j + 1], x, y[2], y[3], T());
+        }
+    }
+#endif
+}
+
+__device__ __forceinline__ void tiles_wait(float (&d)[8][4])
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : SUMS_64::"memory");
+#endif
+}
+
+__device__ __forceinline__ void tiles_wait(float (&d)[16][4])
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : SUMS_128::"memory");
+#endif
 }
 
 /* ---- the rest

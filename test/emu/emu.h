@@ -48,9 +48,10 @@ struct emu_fiber {
     emu_dim thread;
     unsigned index, lane, warp;
     enum emu_state state;
-    bool has_waited;                           /* for the kernel before */
-    std::vector<emu_copy> open;                /* copies since the last commit */
-    std::vector<std::vector<emu_copy>> groups; /* committed, oldest first */
+    bool has_waited;                             /* for the kernel before */
+    std::vector<emu_copy> open;                  /* copies since the last commit */
+    std::vector<std::vector<emu_copy>> groups;   /* committed, oldest first */
+    std::vector<std::function<void()>> products; /* of tiles, begun and not waited for */
 };
 
 struct emu_warp {

@@ -131,6 +131,43 @@ multiply_add(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bf
     emu_meet(~0u, EMU_MMA, &mine, emu_mma_bf16_all);
 }
 
+static inline void tiles_written(void)
+{
+}
+
+template <class T> static inline const T *emu_tile_row(const T *tile, int r, int chunk)
+{
+    return tile + r * 64 + (chunk ^ r % 8) * 8;
+}
+
+/* Each thread computes its own part, when it is waited for: as late as on a GPU. */
+template <int N, class T>
+static inline void tiles_multiply(float (&d)[N / 8][4], const T *a, const T *b, int n_rows,
+                                  bool add)
+{
+    if ((uintptr_t)a % 1024 != 0 || (uintptr_t)b % 1024 != 0) emu_die("a tile that is not aligned");
+    const int g = emu_this->lane / 4 + emu_this->warp % 4 * 16, t = 2 * (emu_this->lane % 4);
+    float(*sum)[4] = d;
+    emu_this->products.push_back([=] {
+        for (int e = 0; e < 4; e++) {
+            const int row = g + e / 2 * 8;
+            float x[64];
+            for (int k = 0; k < 64; k++) x[k] = to_float(emu_tile_row(a, row, k / 8)[k % 8]);
+            for (int j = 0; j < N / 8 && 8 * j < n_rows; j++) {
+                if (!add) sum[j][e] = 0;
+                for (int k = 0; k < 64; k++)
+                    sum[j][e] += x[k] * to_float(emu_tile_row(b, 8 * j + t + e % 2, k / 8)[k % 8]);
+            }
+        }
+    });
+}
+
+template <int N> static inline void tiles_wait(float (&)[N][4])
+{
+    for (auto &product : emu_this->products) product();
+    emu_this->products.clear();
+}
+
 static inline float exp2_fast(float x)
 {
     float y = exp2f(x);
