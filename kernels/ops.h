@@ -113,6 +113,13 @@ struct rope_append_args {
     int32_t layer, n_heads;
 };
 
+/* How attention shares its work, found once for all layers: queued when rows are written, before
+ * the first attention over them; holds on this stream until the next. */
+struct plan_args {
+    struct rows rows;
+    int32_t n_heads, n_kv_heads;
+};
+
 /* out[r] = softmax(q K^T / sqrt(head_dim)) V over the slots that row r sees (sequence.h).  Query
  * head h reads kv head h / (n_heads / n_kv_heads).  Slots are added in increasing order.  A slot
  * whose bit in pool.valid is clear is skipped if it lies below prefix (draft only). */
@@ -389,6 +396,7 @@ struct ops {
     void (*layernorm)(struct stream *, const struct norm_args *);
     void (*silu_mul)(struct stream *, const struct silu_mul_args *);
     void (*rope_append)(struct stream *, const struct rope_append_args *);
+    void (*plan)(struct stream *, const struct plan_args *);
     void (*attention)(struct stream *, const struct attention_args *);
     void (*draft_attention)(struct stream *, const struct draft_attention_args *);
     void (*vision_rope)(struct stream *, const struct vision_rope_args *);

@@ -102,9 +102,10 @@ void bench_header(void)
     printf("op,model,part,a,b,c,us,us_p10,us_p90,bytes,flops\n");
 }
 
-void bench_open(struct bench *b, const char *device)
+void bench_open(struct bench *b, int argc, char **argv)
 {
-    *b = (struct bench){.dev = device_open(device, 0)};
+    const char *device = argc > 1 ? argv[1] : "cuda-bf16";
+    *b = (struct bench){.dev = device_open(device, 0), .model = argc > 2 ? argv[2] : NULL};
     if (b->dev == NULL) {
         fprintf(stderr, "there is no device %s here\n", device);
         exit(1);
@@ -117,6 +118,11 @@ void bench_open(struct bench *b, const char *device)
         if (n > largest) largest = n;
     }
     fill_random(b, largest + 4096);
+}
+
+bool bench_wants(const struct bench *b, const struct shape *m)
+{
+    return b->model == NULL || strcmp(b->model, m->name) == 0;
 }
 
 void bench_close(struct bench *b)

@@ -24,11 +24,14 @@ struct bench {
     const struct ops *ops;
     uint16_t *random; /* host, [n_random] small numbers in the device's type */
     size_t n_random;
+    const char *model; /* NULL: all */
 };
+bool bench_wants(const struct bench *b, const struct shape *m);
 
-/* Ends the process where there is no such device.  Random numbers enough for any matrix of the
+/* From the arguments of main: device (cuda-bf16) and the one model to measure (all).  Ends the
+ * process where there is no such device.  Random numbers enough for any matrix of the
  * shapes, and 4096 more. */
-void bench_open(struct bench *b, const char *device);
+void bench_open(struct bench *b, int argc, char **argv);
 void bench_close(struct bench *b);
 
 /* `bytes` of device memory full of random numbers, or with a copy of host memory. */

@@ -1,6 +1,6 @@
 /* The operations of a round that take its time, on a GPU, by the shapes of published models.
  *
- *   bench/gpu/ops [device]
+ *   bench/gpu/ops [device [model]]
  *
  * Calls take turns over more memory than the L2 holds, and data is random: a GPU runs faster on
  * zeros.  scripts/gpu-check divides bytes and operations by what the same GPU reached in the same
@@ -66,17 +66,14 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
     free(c.w);
 }
 
-static void bench_gemms(struct bench *b)
+static void bench_gemms(struct bench *b, const struct shape *m)
 {
-    for (int i = 0; i < N_SHAPES; i++) {
-        const struct shape *m = &bench_shapes[i];
-        const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
-        bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, false, false);
-        bench_gemm(b, m->name, "o", m->hidden, mixed, false, true);
-        bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, false, false);
-        bench_gemm(b, m->name, "down", m->hidden, m->intermediate, false, true);
-        bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, true, false);
-    }
+    const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
+    bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, false, false);
+    bench_gemm(b, m->name, "o", m->hidden, mixed, false, true);
+    bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, false, false);
+    bench_gemm(b, m->name, "down", m->hidden, m->intermediate, false, true);
+    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, true, false);
 }
 
 /* ---- attention ---------------------------------------------------------------------------------
@@ -139,6 +136,8 @@ static void bench_attention(struct bench *b, const struct shape *m, int n_seqs, 
                  bytes =
                      seqs * keys * 4 * pool.n_kv_heads * m->head_dim + 2.0 * n * (mixed + width),
                  flops = 4.0 * n * keys * mixed;
+    const struct plan_args plan = {rows, m->n_heads, pool.n_kv_heads};
+    b->ops->plan(b->stream, &plan);
     char name[128];
     const char *op = is_draft ? "draft_attention" : "attention";
     snprintf(name, sizeof(name), "%s,%s,%d sequences,%d,%d,0", op, m->name, n_seqs, ctx, n_nodes);
@@ -156,7 +155,7 @@ static void bench_attention(struct bench *b, const struct shape *m, int n_seqs, 
     device_free(b->dev, (void *)rope.table);
 }
 
-static void bench_attentions(struct bench *b)
+static void bench_attentions(struct bench *b, const struct shape *m)
 {
     static const int nodes[] = {1, 8, 30, 60};
     static const struct {
@@ -164,15 +163,12 @@ static void bench_attentions(struct bench *b)
     } loads[] = {
         {1, 1024}, {1, 4096}, {1, 16384}, {4, 4096}, {16, 1024}, {64, 512},
     };
-    for (int i = 0; i < N_SHAPES; i += 3) /* without and with groups */
-        for (size_t l = 0; l < sizeof(loads) / sizeof(*loads); l++)
-            for (size_t t = 0; t < sizeof(nodes) / sizeof(*nodes); t++) {
-                if (loads[l].n_seqs * nodes[t] > MAX_ROWS) continue;
-                bench_attention(b, &bench_shapes[i], loads[l].n_seqs, loads[l].ctx, nodes[t],
-                                false);
-            }
-    bench_attention(b, &bench_shapes[0], 1, 300, 8, true);
-    bench_attention(b, &bench_shapes[0], 16, 300, 8, true);
+    for (size_t l = 0; l < sizeof(loads) / sizeof(*loads); l++)
+        for (size_t t = 0; t < sizeof(nodes) / sizeof(*nodes); t++)
+            if (loads[l].n_seqs * nodes[t] <= MAX_ROWS)
+                bench_attention(b, m, loads[l].n_seqs, loads[l].ctx, nodes[t], false);
+    bench_attention(b, m, 1, 300, 8, true);
+    bench_attention(b, m, 16, 300, 8, true);
 }
 
 /* ---- operations on rows ------------------------------------------------------------------------
@@ -231,14 +227,16 @@ static void bench_rows(struct bench *b, const struct shape *m, int n)
 int main(int argc, char **argv)
 {
     struct bench b;
-    bench_open(&b, argc > 1 ? argv[1] : "cuda-bf16");
+    bench_open(&b, argc, argv);
     bench_header();
-    bench_rows(&b, &bench_shapes[0], 8);
-    bench_rows(&b, &bench_shapes[0], 30);
-    bench_rows(&b, &bench_shapes[3], 8);
-    bench_rows(&b, &bench_shapes[3], 60);
-    bench_attentions(&b);
-    bench_gemms(&b);
+    for (int i = 0; i < N_SHAPES; i++) {
+        const struct shape *m = &bench_shapes[i];
+        if (!bench_wants(&b, m)) continue;
+        bench_rows(&b, m, 8);
+        bench_rows(&b, m, 60);
+        bench_attentions(&b, m);
+        bench_gemms(&b, m);
+    }
     bench_close(&b);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* The whole verify pass on a GPU: embeddings, all layers, final norm and lm_head for the rows of
  * trees, with random weights of published shapes.
  *
- *   bench/gpu/pass [device]
+ *   bench/gpu/pass [device [model]]
  *
  * One CSV row a case, as bench/gpu/bench.h says.  Bytes: all weights once, and the keys and values
  * of all sequences. */
@@ -110,11 +110,12 @@ int main(int argc, char **argv)
         {4, 1024, 1}, {4, 1024, 30}, {16, 1024, 1}, {16, 1024, 8}, {16, 1024, 30},
     };
     struct bench b;
-    bench_open(&b, argc > 1 ? argv[1] : "cuda-bf16");
+    bench_open(&b, argc, argv);
     bench_header();
     for (int i = 0; i < N_SHAPES; i++) {
         const struct shape *m = &bench_shapes[i];
         struct pass p;
+        if (!bench_wants(&b, m)) continue;
         fill_lm(&b, &p.lm, m);
         lm_scratch_init(&p.scratch, b.dev, &p.lm.cfg, MAX_ROWS);
         p.hidden = device_alloc(b.dev, (size_t)MAX_ROWS * (size_t)m->hidden * 2, "hidden states");

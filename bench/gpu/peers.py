@@ -20,6 +20,8 @@ ROTATED_BYTES = 400 << 20
 SAMPLE_US = 2000
 HEADS = {  # n_heads, n_kv_heads, head_dim
     "llava-7b": (32, 32, 128),
+    "llava-13b": (40, 40, 128),
+    "qwen-3b": (16, 2, 128),
     "qwen-7b": (28, 4, 128),
 }
 

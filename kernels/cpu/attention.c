@@ -118,3 +118,10 @@ static void attention_run(const struct attention_args *a)
 }
 
 CPU_OPERATION(attention, attention_args)
+
+/* Rows are shared out as threads come for them. */
+void cpu_plan(struct stream *s, const struct plan_args *args)
+{
+    (void)s;
+    (void)args;
+}

@@ -15,6 +15,7 @@ void cpu_rmsnorm(struct stream *s, const struct norm_args *args);
 void cpu_layernorm(struct stream *s, const struct norm_args *args);
 void cpu_silu_mul(struct stream *s, const struct silu_mul_args *args);
 void cpu_rope_append(struct stream *s, const struct rope_append_args *args);
+void cpu_plan(struct stream *s, const struct plan_args *args);
 void cpu_attention(struct stream *s, const struct attention_args *args);
 void cpu_draft_attention(struct stream *s, const struct draft_attention_args *args);
 void cpu_vision_rope(struct stream *s, const struct vision_rope_args *args);

@@ -11,6 +11,7 @@ const struct ops cpu_ops = {
     .layernorm = cpu_layernorm,
     .silu_mul = cpu_silu_mul,
     .rope_append = cpu_rope_append,
+    .plan = cpu_plan,
     .attention = cpu_attention,
     .draft_attention = cpu_draft_attention,
     .vision_rope = cpu_vision_rope,

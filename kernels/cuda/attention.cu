@@ -4,221 +4,269 @@
  *   qkv  [n][(n_heads + 2 n_kv_heads) head_dim] T      out  [n][n_heads head_dim] T
  *   pages of 64 slots: [n_layers][n_pages][n_kv_heads][64][head_dim] T
  *
- * A tile is up to 64 queries: 64 / group rows that lie beside each other and belong to one
- * sequence, with the query heads that share a kv head; so a tree of a model without groups reads
- * its cache once.  The keys of a tile are cut into units of whole pages.  How many pages depends on
- * the sequence's own length only, so the bits of a row do not depend on other sequences.
+ *   tile   up to 64 queries: 64 / group rows that lie beside each other and belong to one sequence,
+ *          with the query heads that share a kv head; so a tree of a model without groups reads its
+ *          cache once
+ *   unit   a run of pages of one tile, for one kv head; how many pages depends on the sequence's
+ *          own length only, so the bits of a row do not depend on other sequences
  *
- *   grid  2 blocks an SM, each takes every gridDim-th (unit, kv head)      block  128 threads
- *
- * Tiles and units are found on the device, by the first warp of each block from the rows' seats and
- * lengths: the host knows neither.  A tile of one unit is written at once; else each unit leaves
- * its sums in the workspace, and whoever comes last adds them in order.
+ *   attention_plan   1 block: the units of all rows, once for all layers
+ *   attention        2 blocks an SM, each takes every gridDim-th unit of a head
+ *   merge            a warp a row and head: adds the sums of its units in order, where there are
+ *                    several
  *
  * Bound by memory for decoding and trees, by the MMA for long chunks of grouped heads. */
 #include "kernels/cuda/ops.cuh"
 #include "kernels/cuda/pages.cuh"
 
-constexpr int MIN_UNIT = 2;   /* pages: shorter units cost more in the merge than they gain */
-constexpr int MAX_UNITS = 18; /* 16 by length, and what masks and the tile's last rows add */
+constexpr int MIN_PAGES = 2;  /* of a unit: shorter ones cost more in the merge than they gain */
+constexpr int MAX_UNITS = 32; /* of a tile: a lane each in merge */
+constexpr int PLAN_THREADS = 512, MERGE_THREADS = 256;
 
-struct attention_plan {
-    struct page_tile queries; /* of the unit in work */
-    int n_tiles, n_units;
-    int is_last; /* this block merges */
+struct attention_unit {
+    int32_t row0, n_rows;
+    int32_t first_page, n_pages;
+    int32_t partial; /* slot of row0's sums in the workspace, -1 if the unit is all of the tile */
 };
 
-/* Pages of a unit, for a tile whose first row has that prefix. */
-__device__ __forceinline__ int unit_pages(int prefix)
+struct attention_plan {
+    int32_t n_units;
+    int32_t row_units[PLAN_ROWS], row_partial[PLAN_ROWS]; /* units, and slot of the first one's */
+    int32_t row_stride[PLAN_ROWS];                        /* slots from one unit to the next */
+    struct attention_unit units[PLAN_ROWS * MAX_UNITS];
+};
+static_assert(sizeof(struct attention_plan) <= PLAN_BYTES, "a plan fits its place");
+
+/* Units that fill the GPU, of a long sequence; a constant of the model. */
+__host__ __device__ __forceinline__ int wanted_units(int n_kv_heads)
 {
-    int pages = MIN_UNIT;
-    while (pages * PAGE_LEN * 16 < prefix) pages *= 2;
+    return min(max(256 / n_kv_heads, 4), MAX_UNITS - 4);
+}
+
+/* Pages of a unit, for a tile whose first row has that prefix. */
+__device__ __forceinline__ int unit_pages(int prefix, int n_kv_heads)
+{
+    int pages = MIN_PAGES;
+    while (pages * PAGE_LEN * wanted_units(n_kv_heads) < prefix) pages *= 2;
     return pages;
 }
 
-__device__ __forceinline__ int tile_rows(const struct rows *rows, int r, int n, int rows_of_tile)
+/* Inclusive sum or maximum over the threads of the block up to this one.  `scratch` is a word for
+ * each warp; a barrier lies between two calls. */
+template <class F> __device__ __forceinline__ int block_scan(int x, int *scratch, F join)
 {
-    int n_tile = 1;
-    while (n_tile < rows_of_tile && r + n_tile < n && rows->seat[r + n_tile] == rows->seat[r])
-        n_tile++;
-    return n_tile;
-}
-
-__device__ __forceinline__ int tile_units(const struct rows *rows, int r, int n_tile)
-{
-    int end = 1;
-    for (int i = r; i < r + n_tile; i++) end = max(end, row_end(rows, i));
-    const int slots = unit_pages(rows->prefix[r]) * PAGE_LEN;
-    return (end + slots - 1) / slots;
-}
-
-/* The first warp: row[i] of tile i's first row, first_unit[i] the units of the tiles before it. */
-__device__ static void make_plan(struct attention_plan *plan, const struct rows *rows, int n,
-                                 int rows_of_tile, int32_t *row, int32_t *first_unit)
-{
-    const int lane = threadIdx.x % 32;
-    int n_tiles = 0, n_units = 0, run = 0; /* run: first row of the sequence so far */
-    for (int base = 0; base < n; base += 32) {
-        const int r = base + lane;
-        const bool begins = r < n && (r == 0 || rows->seat[r] != rows->seat[r - 1]);
-        const uint32_t runs = __ballot_sync(~0u, begins) & (~0u >> (31 - lane));
-        const int run_of_row = runs != 0 ? base + 31 - __clz((int)runs) : run;
-        const bool is_tile = r < n && (r - run_of_row) % rows_of_tile == 0;
-        const uint32_t tiles = __ballot_sync(~0u, is_tile);
-        int units = is_tile ? tile_units(rows, r, tile_rows(rows, r, n, rows_of_tile)) : 0;
-        DEVICE_REQUIRE(units <= MAX_UNITS);
-        int sum = units; /* over the lanes up to this one */
-        for (int distance = 1; distance < 32; distance *= 2) {
-            int below = __shfl_up_sync(~0u, sum, distance);
-            if (lane >= distance) sum += below;
-        }
-        if (is_tile) {
-            const int i = n_tiles + __popc(tiles & ((1u << lane) - 1));
-            row[i] = r;
-            first_unit[i] = n_units + sum - units;
-        }
-        n_tiles += __popc(tiles);
-        n_units += __shfl_sync(~0u, sum, 31);
-        run = __shfl_sync(~0u, run_of_row, 31);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int distance = 1; distance < 32; distance *= 2) {
+        const int below = __shfl_up_sync(~0u, x, distance);
+        if (lane >= distance) x = join(x, below);
     }
-    if (lane == 0) {
-        plan->n_tiles = n_tiles;
-        plan->n_units = n_units;
-        first_unit[n_tiles] = n_units;
-    }
+    if (lane == 31) scratch[warp] = x;
+    __syncthreads();
+    for (int i = 0; i < warp; i++) x = join(x, scratch[i]);
+    return x;
 }
 
-/* Place of a query's sums of one unit: D of o, then max and sum. */
+struct add_ints {
+    __device__ int operator()(int a, int b) const
+    {
+        return a + b;
+    }
+};
+struct max_ints {
+    __device__ int operator()(int a, int b) const
+    {
+        return a > b ? a : b;
+    }
+};
+
+struct plan_shared {
+    int scratch[3][PLAN_THREADS / 32];
+    int run, n_units, n_partials; /* of the rows so far: first row of the last sequence, sums */
+};
+
+/* Units of the tile that begins at row r, and where it ends. */
+__device__ static int plan_tile(const struct plan_args *a, int r, int n, int *n_rows, int *end)
+{
+    const int rows_of_tile = ATTEND_ROWS / (a->n_heads / a->n_kv_heads);
+    *end = 1;
+    *n_rows = 0;
+    while (*n_rows < rows_of_tile && r + *n_rows < n &&
+           a->rows.seat[r + *n_rows] == a->rows.seat[r])
+        *end = max(*end, row_end(&a->rows, r + (*n_rows)++));
+    const int slots = unit_pages(a->rows.prefix[r], a->n_kv_heads) * PAGE_LEN;
+    const int n_units = (*end + slots - 1) / slots;
+    DEVICE_REQUIRE(n_units <= MAX_UNITS);
+    return n_units;
+}
+
+static __global__ void __launch_bounds__(PLAN_THREADS)
+    plan_kernel(const __grid_constant__ struct plan_args a, struct attention_plan *plan,
+                int max_partials)
+{
+    struct plan_shared *shared = (struct plan_shared *)shared_memory();
+    const int rows_of_tile = ATTEND_ROWS / (a.n_heads / a.n_kv_heads);
+    grid_wait();
+    const int n = n_rows(a.rows.n, a.rows.max);
+    if (threadIdx.x == 0) shared->run = shared->n_units = shared->n_partials = 0;
+    __syncthreads();
+    for (int base = 0; base < n; base += PLAN_THREADS) {
+        const int r = base + threadIdx.x;
+        const bool begins = r < n && (r == 0 || a.rows.seat[r] != a.rows.seat[r - 1]);
+        const int run =
+            max(shared->run, block_scan(begins ? r : 0, shared->scratch[0], max_ints()));
+        const bool is_tile = r < n && (r - run) % rows_of_tile == 0;
+        int n_tile = 0, end = 0, n_units = 0;
+        if (is_tile) n_units = plan_tile(&a, r, n, &n_tile, &end);
+        const int n_partials = n_units > 1 ? n_units * n_tile : 0;
+        const int unit0 =
+            shared->n_units + block_scan(n_units, shared->scratch[1], add_ints()) - n_units;
+        const int partial0 = shared->n_partials +
+                             block_scan(n_partials, shared->scratch[2], add_ints()) - n_partials;
+        const int pages = is_tile ? unit_pages(a.rows.prefix[r], a.n_kv_heads) : 0;
+        DEVICE_REQUIRE(partial0 + n_partials <= max_partials);
+        for (int i = 0; i < n_units; i++)
+            plan->units[unit0 + i] = {r, n_tile, i * pages,
+                                      min(pages, (end + PAGE_LEN - 1) / PAGE_LEN - i * pages),
+                                      n_units > 1 ? partial0 + i * n_tile : -1};
+        for (int i = 0; i < n_tile; i++) {
+            plan->row_units[r + i] = n_units;
+            plan->row_partial[r + i] = partial0 + i;
+            plan->row_stride[r + i] = n_tile;
+        }
+        __syncthreads();
+        if (threadIdx.x == PLAN_THREADS - 1) {
+            shared->run = run;
+            shared->n_units = unit0 + n_units;
+            shared->n_partials = partial0 + n_partials;
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) plan->n_units = shared->n_units;
+}
+
+/* Slots of the workspace; each holds, for all heads, [D] of o, and behind all of these max and sum.
+ */
+template <int D> __host__ __device__ __forceinline__ int n_partials(int n_heads)
+{
+    return WORKSPACE_FLOATS / (n_heads * (D + 2));
+}
 template <int D>
-__device__ __forceinline__ float *partial_of(float *workspace, const struct attention_args *a,
-                                             int unit, int r, int head)
+__device__ __forceinline__ float *partial_o(float *workspace, int slot, int head, int n_heads)
 {
-    return workspace + (((size_t)unit * a->rows.max + r) * a->n_heads + head) * (D + 2);
+    return workspace + ((size_t)slot * n_heads + head) * D;
+}
+template <int D>
+__device__ __forceinline__ float2 *partial_sum(float *workspace, int slot, int head, int n_heads)
+{
+    float *behind = workspace + (size_t)n_partials<D>(n_heads) * n_heads * D;
+    return (float2 *)behind + (size_t)slot * n_heads + head;
 }
 
 template <int D>
 __device__ __forceinline__ void write_partial(const struct attend_state<D> *state, int row,
-                                              float *to)
+                                              float *o, float2 *sum)
 {
     const int t = 2 * (threadIdx.x % 4);
 #pragma unroll
-    for (int i = 0; i < D / 8; i++) {
-        to[i * 8 + t] = state->o[i][2 * row];
-        to[i * 8 + t + 1] = state->o[i][2 * row + 1];
-    }
-    if (t > 0) return;
-    to[D] = state->max[row];
-    to[D + 1] = state->sum[row];
-}
-
-/* out of a tile's queries from its units' sums, added in order. */
-template <class T, int D>
-__device__ static void merge_units(const struct attention_args *a, float *workspace,
-                                   const struct page_tile *tile, int n_units, int kv_head)
-{
-    const int head_dim = a->pool.head_dim;
-    for (int i = threadIdx.x; i < tile->n_rows * tile->group * head_dim; i += ATTEND_THREADS) {
-        const int query = i / head_dim, column = i % head_dim;
-        const int r = tile->row0 + query / tile->group;
-        const int head = kv_head * tile->group + query % tile->group;
-        float max = -INFINITY, sum = 0, o = 0;
-        for (int unit = 0; unit < n_units; unit++)
-            max = fmaxf(max, partial_of<D>(workspace, a, unit, r, head)[D]);
-        for (int unit = 0; unit < n_units && max > -INFINITY; unit++) {
-            const float *part = partial_of<D>(workspace, a, unit, r, head);
-            const float weight = exp2_fast(part[D] - max);
-            sum += weight * part[D + 1];
-            o += weight * part[column];
-        }
-        from_float((T *)a->out + ((size_t)r * a->n_heads + head) * head_dim + column,
-                   sum > 0 ? o / sum : sum);
-    }
-}
-
-template <class T, int D>
-__device__ static void attend_unit(const struct attention_args *a,
-                                   struct attend_shared<T, D> *shared, const struct page_tile *tile,
-                                   float *workspace, int unit, int n_units, int kv_head)
-{
-    const struct kv_pool *pool = &a->pool;
-    const int head_dim = pool->head_dim, pages = unit_pages(a->rows.prefix[tile->row0]);
-    const size_t width = (size_t)(a->n_heads + 2 * pool->n_kv_heads) * head_dim;
-    const struct page_keys<T> keys = {
-        tile, pool, (size_t)head_dim
-    };
-    struct attend_state<D> state;
-    load_queries<T, D>(shared->q, tile, (const T *)a->qkv, width, kv_head, head_dim);
-    attend_tiles<T, D>(&state, shared, keys, unit * pages, min((unit + 1) * pages, tile->n_pages),
-                       head_dim);
-    for (int row = 0; row < 2; row++) {
-        const int query = attend_row(row), r = tile->row0 + query / tile->group;
-        const int head = kv_head * tile->group + query % tile->group;
-        if (query / tile->group >= tile->n_rows) continue;
-        if (n_units == 1)
-            attend_write<T, D>(&state, row,
-                               (T *)a->out + ((size_t)r * a->n_heads + head) * head_dim, head_dim);
-        else
-            write_partial<D>(&state, row, partial_of<D>(workspace, a, unit, r, head));
-    }
+    for (int i = 0; i < D / 8; i++)
+        *(float2 *)(o + i * 8 + t) = float2{state->o[i][2 * row], state->o[i][2 * row + 1]};
+    if (t == 0) *sum = {state->max[row], state->sum[row]};
 }
 
 template <class T, int D>
 static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
-    attention_kernel(const __grid_constant__ struct attention_args a, float *workspace,
-                     int32_t *tickets)
+    attention_kernel(const __grid_constant__ struct attention_args a,
+                     const struct attention_plan *plan, float *workspace)
 {
     struct attend_shared<T, D> *shared = (struct attend_shared<T, D> *)shared_memory();
-    struct attention_plan *plan = (struct attention_plan *)(shared + 1);
-    int32_t *row = (int32_t *)(plan + 1), *first_unit = row + a.rows.max;
-    const int n_kv = a.pool.n_kv_heads, group = a.n_heads / n_kv,
-              rows_of_tile = ATTEND_ROWS / group;
+    struct page_tile *queries = (struct page_tile *)(shared + 1);
+    const int n_kv = a.pool.n_kv_heads, group = a.n_heads / n_kv, head_dim = a.pool.head_dim;
+    const size_t width = (size_t)(a.n_heads + 2 * n_kv) * head_dim;
     grid_wait();
-    const int n = n_rows(a.rows.n, a.rows.max);
-    if (threadIdx.x < 32) make_plan(plan, &a.rows, n, rows_of_tile, row, first_unit);
-    __syncthreads();
-    for (int work = blockIdx.x; work < plan->n_units * n_kv; work += gridDim.x) {
-        const int kv_head = work % n_kv, unit = work / n_kv;
-        int tile = 0, behind = plan->n_tiles; /* first_unit[tile] <= unit < first_unit[behind] */
-        while (behind - tile > 1) {
-            const int middle = (tile + behind) / 2;
-            if (first_unit[middle] <= unit)
-                tile = middle;
-            else
-                behind = middle;
-        }
-        const int n_units = first_unit[tile + 1] - first_unit[tile];
+    const int n_work = plan->n_units * n_kv;
+    for (int work = blockIdx.x; work < n_work; work += gridDim.x) {
+        const struct attention_unit unit = plan->units[work / n_kv];
+        const int kv_head = work % n_kv;
         if (threadIdx.x < 32)
-            set_page_tile(&plan->queries, &a.rows, &a.pool, a.layer, kv_head, row[tile],
-                          tile_rows(&a.rows, row[tile], n, rows_of_tile), group);
+            set_page_tile(queries, &a.rows, &a.pool, a.layer, kv_head, unit.row0, unit.n_rows,
+                          group);
         __syncthreads();
-        attend_unit<T, D>(&a, shared, &plan->queries, workspace, unit - first_unit[tile], n_units,
-                          kv_head);
-        if (n_units > 1) {
-            __threadfence();
-            __syncthreads();
-            int32_t *ticket = &tickets[(size_t)tile * n_kv + kv_head];
-            if (threadIdx.x == 0) {
-                plan->is_last = atomicAdd(ticket, 1) == n_units - 1;
-                if (plan->is_last) *ticket = 0;
-            }
-            __syncthreads();
-            __threadfence();
-            if (plan->is_last) merge_units<T, D>(&a, workspace, &plan->queries, n_units, kv_head);
+        const struct page_keys<T> keys = {
+            queries, &a.pool, (size_t)head_dim
+        };
+        struct attend_state<D> state;
+        load_queries<T, D>(shared->q, queries, (const T *)a.qkv, width, kv_head, head_dim);
+        attend_tiles<T, D>(&state, shared, keys, unit.first_page, unit.first_page + unit.n_pages,
+                           head_dim);
+        for (int row = 0; row < 2; row++) {
+            const int query = attend_row(row), i = query / group;
+            const int head = kv_head * group + query % group;
+            if (i >= unit.n_rows) continue;
+            if (unit.partial < 0)
+                attend_write<T, D>(
+                    &state, row,
+                    (T *)a.out + ((size_t)(unit.row0 + i) * a.n_heads + head) * head_dim, head_dim);
+            else
+                write_partial<D>(&state, row,
+                                 partial_o<D>(workspace, unit.partial + i, head, a.n_heads),
+                                 partial_sum<D>(workspace, unit.partial + i, head, a.n_heads));
         }
         __syncthreads(); /* before the next unit comes into shared memory */
     }
+}
+
+/* A lane holds four columns, and the sum of one unit until it is that unit's turn. */
+template <class T, int D>
+static __global__ void __launch_bounds__(MERGE_THREADS)
+    merge_kernel(const __grid_constant__ struct attention_args a, const struct attention_plan *plan,
+                 float *workspace)
+{
+    const int lane = threadIdx.x % 32, head_dim = a.pool.head_dim;
+    const int i = blockIdx.x * (MERGE_THREADS / 32) + threadIdx.x / 32;
+    const int r = i / a.n_heads, head = i % a.n_heads;
+    grid_wait();
+    if (r >= n_rows(a.rows.n, a.rows.max)) return;
+    const int n_units = plan->row_units[r], slot = plan->row_partial[r];
+    const int stride = plan->row_stride[r];
+    if (n_units == 1) return;
+    const float2 mine = lane < n_units
+                            ? *partial_sum<D>(workspace, slot + lane * stride, head, a.n_heads)
+                            : float2{-INFINITY, 0};
+    float max = mine.x;
+    for (int distance = 16; distance > 0; distance /= 2)
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, distance));
+    const float weight = max == -INFINITY ? 0 : exp2_fast(mine.x - max);
+    const int column = 4 * lane < D ? 4 * lane : 0;
+    float sum = 0, o[4] = {};
+#pragma unroll 8
+    for (int unit = 0; unit < n_units; unit++) {
+        const float4 part =
+            *(const float4 *)(partial_o<D>(workspace, slot + unit * stride, head, a.n_heads) +
+                              column);
+        const float w = __shfl_sync(~0u, weight, unit);
+        sum += w * __shfl_sync(~0u, mine.y, unit);
+        o[0] += w * part.x;
+        o[1] += w * part.y;
+        o[2] += w * part.z;
+        o[3] += w * part.w;
+    }
+    if (4 * lane >= head_dim) return;
+    const float scale = sum > 0 ? 1 / sum : sum; /* NaN stays NaN */
+    T *out = (T *)a.out + ((size_t)r * a.n_heads + head) * head_dim + column;
+    *(uint2 *)out = {pack_pair<T>(o[0] * scale, o[1] * scale),
+                     pack_pair<T>(o[2] * scale, o[3] * scale)};
 }
 
 template <class T, int D>
 static void launch_attention(struct stream *s, const struct attention_args *a)
 {
     const struct cuda_stream *stream = cuda_stream_of(s);
-    const size_t shared_bytes = sizeof(struct attend_shared<T, D>) + sizeof(struct attention_plan) +
-                                ((size_t)2 * a->rows.max + 1) * sizeof(int32_t);
-    REQUIRE((size_t)MAX_UNITS * a->rows.max * a->n_heads * (D + 2) <= WORKSPACE_FLOATS);
-    REQUIRE((size_t)a->rows.max * a->pool.n_kv_heads <= N_TICKETS);
+    const struct attention_plan *plan = (const struct attention_plan *)stream->plan;
+    const size_t shared_bytes = sizeof(struct attend_shared<T, D>) + sizeof(struct page_tile);
     launch(s, attention_kernel<T, D>, 2 * stream->dev->n_sms, ATTEND_THREADS, shared_bytes, *a,
-           stream->workspace, stream->tickets);
+           plan, stream->workspace);
+    launch(s, merge_kernel<T, D>, ceil_div(a->rows.max * a->n_heads, MERGE_THREADS / 32),
+           MERGE_THREADS, 0, *a, plan, stream->workspace);
 }
 
 template <class T> void cuda_attention(struct stream *s, const struct attention_args *a)
@@ -226,8 +274,17 @@ template <class T> void cuda_attention(struct stream *s, const struct attention_
     const struct kv_pool *pool = &a->pool;
     REQUIRE(a->layer >= 0 && a->layer < pool->n_layers);
     REQUIRE(pool->n_kv_heads > 0 && a->n_heads % pool->n_kv_heads == 0);
-    REQUIRE(a->n_heads / pool->n_kv_heads <= ATTEND_ROWS);
     ATTEND_FOR_HEAD_DIM(pool->head_dim, launch_attention, T, s, a);
+}
+
+void cuda_plan(struct stream *s, const struct plan_args *a)
+{
+    const struct cuda_stream *stream = cuda_stream_of(s);
+    REQUIRE(a->rows.max <= PLAN_ROWS && a->n_kv_heads > 0 && a->n_heads % a->n_kv_heads == 0);
+    REQUIRE(a->n_heads / a->n_kv_heads <= ATTEND_ROWS);
+    REQUIRE((wanted_units(a->n_kv_heads) + 2) * a->rows.max <= n_partials<128>(a->n_heads));
+    launch(s, plan_kernel, 1, PLAN_THREADS, sizeof(struct plan_shared), *a,
+           (struct attention_plan *)stream->plan, n_partials<128>(a->n_heads));
 }
 
 FOR_BOTH_TYPES(cuda_attention, attention_args)

@@ -25,11 +25,14 @@ struct cuda_stream {
     cudaStream_t stream;
     float *workspace; /* [WORKSPACE_FLOATS] */
     int32_t *tickets; /* [N_TICKETS] */
+    void *plan;       /* [PLAN_BYTES] attention's, from one ops->plan to the next */
 };
 
 enum {
-    WORKSPACE_FLOATS = 64 << 20, /* 256 MiB: attention of 512 rows, 32 heads of 128, 16 units */
+    WORKSPACE_FLOATS = 64 << 20, /* 256 MiB: attention of 512 rows, 32 heads of 128, 31 units */
     N_TICKETS = 1 << 16,
+    PLAN_ROWS = 2048,
+    PLAN_BYTES = 2 << 20,
     ROW_THREADS = 256, /* of a block that works on one row */
 };
 

@@ -122,6 +122,7 @@ static struct stream *open_stream(struct device *dev)
     CUDA_CHECK(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
     s->workspace = (float *)alloc(dev, WORKSPACE_FLOATS * sizeof(float), "the workspace");
     s->tickets = (int32_t *)alloc(dev, N_TICKETS * sizeof(int32_t), "tickets");
+    s->plan = alloc(dev, PLAN_BYTES, "attention's plan");
     fill_now(s->tickets, 0, N_TICKETS * sizeof(int32_t));
     return &s->base;
 }
@@ -133,6 +134,7 @@ static void close_stream(struct stream *stream)
     CUDA_CHECK(cudaStreamDestroy(s->stream));
     CUDA_CHECK(cudaFree(s->workspace));
     CUDA_CHECK(cudaFree(s->tickets));
+    CUDA_CHECK(cudaFree(s->plan));
     free(s);
 }
 

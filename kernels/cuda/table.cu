@@ -15,6 +15,7 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .layernorm = cuda_layernorm<T>,
         .silu_mul = cuda_silu_mul<T>,
         .rope_append = cuda_rope_append<T>,
+        .plan = cuda_plan,
         .attention = cuda_attention<T>,
         .draft_attention = cuda_draft_attention<T>,
         .vision_rope = cuda_vision_rope<T>,

@@ -121,7 +121,10 @@ void lm_forward(const struct lm *lm, struct stream *s, const struct lm_scratch *
                                      .max = rows->max,
                                      .width = lm->cfg.hidden,
                                      .ld = lm->cfg.hidden};
+    const struct plan_args plan = {
+        .rows = *rows, .n_heads = lm->cfg.n_heads, .n_kv_heads = lm->cfg.n_kv_heads};
     ops->embed(s, &embed);
+    ops->plan(s, &plan);
     for (int i = 0; i < lm->cfg.n_layers; i++) {
         const struct decoder_layer *layer = &lm->layers[i];
         const struct layer_args args = {.layer = layer,

@@ -19,10 +19,14 @@ static float *run_attention(const struct pages *p, const struct page_row *rows, 
     for (int r = 0; r < n; r++)
         memcpy(qkv + r * width, q + r * out_width, out_width * sizeof(float));
     void *out = kernels_empty_act(k, (size_t)max * out_width);
+    const struct rows on_device = pages_rows(k, rows, n, max);
+    k->ops->plan(k->stream, &(struct plan_args){.rows = on_device,
+                                                .n_heads = n_heads,
+                                                .n_kv_heads = p->pool.n_kv_heads});
     k->ops->attention(k->stream, &(struct attention_args){
                                      .qkv = kernels_upload_act(k, qkv, max * width),
                                      .out = out,
-                                     .rows = pages_rows(k, rows, n, max),
+                                     .rows = on_device,
                                      .pool = p->pool,
                                      .layer = LAYER,
                                      .n_heads = n_heads,

@@ -172,6 +172,7 @@ TEST(the_draft_rotates_and_attends_like_rope_append_and_attention)
         k->stream,
         &(struct rope_append_args){
             .qkv = qkv, .rope = f.rope, .rows = rows, .pool = target, .n_heads = N_HEADS});
+    k->ops->plan(k->stream, &(struct plan_args){rows, N_HEADS, N_HEADS});
     k->ops->attention(
         k->stream, &(struct attention_args){
                        .qkv = qkv, .out = out, .rows = rows, .pool = target, .n_heads = N_HEADS});
