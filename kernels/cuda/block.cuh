@@ -1,4 +1,5 @@
-/* Sums and bests over the threads of a block, in an order that depends on nothing but its size. */
+/* What the threads of a block do together: sums, in an order that depends on nothing but the
+ * block's size, and finding out who comes last. */
 #ifndef KERNELS_CUDA_BLOCK_CUH
 #define KERNELS_CUDA_BLOCK_CUH
 
@@ -23,6 +24,21 @@ __device__ __forceinline__ float block_sum(float x, float *scratch)
     float sum = 0;
     for (int i = 0; i < n_warps; i++) sum += scratch[i];
     return sum;
+}
+
+/* Whether this block is the last of n that call this with the same ticket; all threads.  If so it
+ * sees what the others had written.  The ticket is zero before and behind; `scratch` is shared. */
+__device__ __forceinline__ bool is_last_block(int32_t *ticket, int n, int *scratch)
+{
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        *scratch = atomicAdd(ticket, 1) == n - 1;
+        if (*scratch) *ticket = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return *scratch != 0;
 }
 
 #endif

@@ -30,6 +30,7 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .carry = cuda_carry<T>,
         .topk = cuda_topk,
         .logprobs = cuda_logprobs,
+        .pick = cuda_pick,
         .compact = cuda_compact<T>,
         .stamp = cuda_stamp,
     };
