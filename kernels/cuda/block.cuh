@@ -1,5 +1,5 @@
-/* What the threads of a block do together: sums, in an order that depends on nothing but the
- * block's size, and finding out who comes last. */
+/* What the threads of a warp or block do together: sums, in an order that depends on nothing but
+ * their number, offsets, and finding out which block comes last. */
 #ifndef KERNELS_CUDA_BLOCK_CUH
 #define KERNELS_CUDA_BLOCK_CUH
 
@@ -24,6 +24,24 @@ __device__ __forceinline__ float block_sum(float x, float *scratch)
     float sum = 0;
     for (int i = 0; i < n_warps; i++) sum += scratch[i];
     return sum;
+}
+
+/* x[0 .. n) are counts and become offsets: x[i] the sum of those before, x[n] of all.  One warp; x
+ * is in shared memory, between barriers. */
+__device__ __forceinline__ void warp_offsets(int32_t *x, int n)
+{
+    const int lane = threadIdx.x % 32;
+    int sum = 0;
+    for (int first = 0; first <= n; first += 32) {
+        const int i = first + lane, count = i < n ? x[i] : 0;
+        int up_to = count;
+        for (int distance = 1; distance < 32; distance *= 2) {
+            const int before = __shfl_up_sync(~0u, up_to, distance);
+            if (lane >= distance) up_to += before;
+        }
+        if (i <= n) x[i] = sum + up_to - count;
+        sum += __shfl_sync(~0u, up_to, 31);
+    }
 }
 
 /* Whether this block is the last of n that call this with the same ticket; all threads.  If so it

@@ -31,6 +31,7 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .topk = cuda_topk,
         .logprobs = cuda_logprobs,
         .pick = cuda_pick,
+        .accept = cuda_accept,
         .compact = cuda_compact<T>,
         .stamp = cuda_stamp,
     };
