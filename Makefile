@@ -94,7 +94,7 @@ EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test
 EMU_TYPES  := bf16 f16
 EMU_TESTS  := $(foreach t,$(EMU_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
               accept_test apply_test attention_test compact_test draft_attention_test draft_rows_test \
-              embed_test emulator_test gemm_test norm_test rope_test topk_test vision_attention_test))
+              embed_test emulator_test gemm_test norm_test rope_test topk_test tree_test vision_attention_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)

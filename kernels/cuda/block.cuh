@@ -1,5 +1,5 @@
 /* What the threads of a warp or block do together: sums, in an order that depends on nothing but
- * their number, offsets, and finding out which block comes last. */
+ * their number, offsets, ranks, and finding out which block comes last. */
 #ifndef KERNELS_CUDA_BLOCK_CUH
 #define KERNELS_CUDA_BLOCK_CUH
 
@@ -24,6 +24,13 @@ __device__ __forceinline__ float block_sum(float x, float *scratch)
     float sum = 0;
     for (int i = 0; i < n_warps; i++) sum += scratch[i];
     return sum;
+}
+
+/* A number whose order among unsigned integers is x's among floats; -0 is 0.  Not for NaN. */
+__device__ __forceinline__ uint32_t ordered_bits(float x)
+{
+    const uint32_t bits = __float_as_uint(x + 0.0f);
+    return bits >> 31 != 0 ? ~bits : bits | 1u << 31;
 }
 
 /* x[0 .. n) are counts and become offsets: x[i] the sum of those before, x[n] of all.  One warp; x

@@ -29,6 +29,8 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .draft_direct = cuda_draft_direct<T>,
         .carry = cuda_carry<T>,
         .topk = cuda_topk,
+        .expand = cuda_expand,
+        .select = cuda_select,
         .logprobs = cuda_logprobs,
         .pick = cuda_pick,
         .accept = cuda_accept,
