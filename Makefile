@@ -83,7 +83,7 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB)
 # second time with another device under test.
 
 CXX      ?= g++
-CXXFLAGS += $(OPT) -std=c++20 -march=$(CPU_ARCH) -Wall -Wextra -Wno-unknown-pragmas \
+CXXFLAGS += $(OPT) -std=c++20 -march=$(CPU_ARCH) -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas \
             -Wno-missing-field-initializers -Wno-psabi
 ifneq ($(SANITIZE),)
 CXXFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
@@ -94,7 +94,8 @@ EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test
 EMU_TYPES  := bf16 f16
 EMU_TESTS  := $(foreach t,$(EMU_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
               accept_test apply_test attention_test compact_test draft_attention_test draft_rows_test \
-              embed_test emulator_test gemm_test norm_test rope_test topk_test tree_test vision_attention_test))
+              embed_test emulator_test gemm_test norm_test rope_test sample_test table_test topk_test \
+              tree_test vision_attention_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)

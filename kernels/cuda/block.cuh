@@ -7,21 +7,21 @@
 
 #include <cuda_runtime.h>
 
-__device__ __forceinline__ float warp_sum(float x)
+template <class T> __device__ __forceinline__ T warp_sum(T x)
 {
     for (int distance = 16; distance > 0; distance /= 2) x += __shfl_xor_sync(~0u, x, distance);
     return x;
 }
 
-/* Sum of x over the block, for all threads.  `scratch` is 32 floats of shared memory, free again
+/* Sum of x over the block, for all threads.  `scratch` is 32 numbers of shared memory, free again
  * when the next barrier has passed. */
-__device__ __forceinline__ float block_sum(float x, float *scratch)
+template <class T> __device__ __forceinline__ T block_sum(T x, T *scratch)
 {
     const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
     x = warp_sum(x);
     if (threadIdx.x % 32 == 0) scratch[warp] = x;
     __syncthreads();
-    float sum = 0;
+    T sum = 0;
     for (int i = 0; i < n_warps; i++) sum += scratch[i];
     return sum;
 }
@@ -31,6 +31,11 @@ __device__ __forceinline__ uint32_t ordered_bits(float x)
 {
     const uint32_t bits = __float_as_uint(x + 0.0f);
     return bits >> 31 != 0 ? ~bits : bits | 1u << 31;
+}
+
+__device__ __forceinline__ float from_ordered_bits(uint32_t bits)
+{
+    return __uint_as_float(bits >> 31 != 0 ? bits & ~(1u << 31) : ~bits);
 }
 
 /* x[0 .. n) are counts and become offsets: x[i] the sum of those before, x[n] of all.  One warp; x

@@ -153,6 +153,17 @@ static inline uint32_t __float_as_uint(float x)
     return bits;
 }
 
+static inline float __uint_as_float(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+}
+
 /* ---- atomics: one thread runs at a time --------------------------------------------------------
  */
 
