@@ -16,6 +16,7 @@
  * its sums in the workspace, and whoever comes last adds them in order.
  *
  * Bound by memory for decoding and trees, by the MMA for long chunks of grouped heads. */
+#include "kernels/cuda/block.cuh"
 #include "kernels/cuda/ops.cuh"
 #include "kernels/cuda/pages.cuh"
 
@@ -193,18 +194,9 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
         __syncthreads();
         attend_unit<T, D>(&a, shared, &plan->queries, workspace, unit - first_unit[tile], n_units,
                           kv_head);
-        if (n_units > 1) {
-            __threadfence();
-            __syncthreads();
-            int32_t *ticket = &tickets[(size_t)tile * n_kv + kv_head];
-            if (threadIdx.x == 0) {
-                plan->is_last = atomicAdd(ticket, 1) == n_units - 1;
-                if (plan->is_last) *ticket = 0;
-            }
-            __syncthreads();
-            __threadfence();
-            if (plan->is_last) merge_units<T, D>(&a, workspace, &plan->queries, n_units, kv_head);
-        }
+        if (n_units > 1 &&
+            is_last_block(&tickets[(size_t)tile * n_kv + kv_head], n_units, &plan->is_last))
+            merge_units<T, D>(&a, workspace, &plan->queries, n_units, kv_head);
         __syncthreads(); /* before the next unit comes into shared memory */
     }
 }

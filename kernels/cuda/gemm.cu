@@ -15,6 +15,7 @@
  * kernel before, so the first of them are on their way before grid_wait.
  *
  * Bound by memory up to about 180 rows.  Above GEMM_ROWS rows W is read once for each 64 rows. */
+#include "kernels/cuda/block.cuh"
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/ops.cuh"
 
@@ -121,21 +122,6 @@ __device__ __forceinline__ void gemm_finish(const struct gemm_problem *p, int r,
     }
 }
 
-/* Whether this block is the last of the parts of its tile; all threads. */
-__device__ static bool is_last_part(const struct gemm_problem *p, struct gemm_results *results)
-{
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        int32_t *ticket = &p->tickets[blockIdx.z * gridDim.x + blockIdx.x];
-        results->is_last = atomicAdd(ticket, 1) == p->n_parts - 1;
-        if (results->is_last) *ticket = 0;
-    }
-    __syncthreads();
-    __threadfence();
-    return results->is_last != 0;
-}
-
 /* Results in shared memory to y, or by way of the workspace. */
 template <class T>
 __device__ static void gemm_write(const struct gemm_problem *p, struct gemm_results *results,
@@ -151,7 +137,8 @@ __device__ static void gemm_write(const struct gemm_problem *p, struct gemm_resu
             p->workspace[((size_t)blockIdx.y * p->max + row0 + r) * p->n_out + out0 + j] =
                 results->sum[r][j];
     }
-    if (p->n_parts == 1 || !is_last_part(p, results)) return;
+    int32_t *ticket = &p->tickets[blockIdx.z * gridDim.x + blockIdx.x];
+    if (p->n_parts == 1 || !is_last_block(ticket, p->n_parts, &results->is_last)) return;
     for (int i = threadIdx.x; i < n_values; i += GEMM_THREADS) {
         const int r = row0 + i / GEMM_OUT, out = out0 + i % GEMM_OUT;
         if (out >= p->n_out) continue;

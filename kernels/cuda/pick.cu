@@ -95,10 +95,6 @@ static __global__ void __launch_bounds__(ROW_THREADS)
 
 void cuda_pick(struct stream *s, const struct pick_args *a)
 {
-    const struct cuda_stream *stream = cuda_stream_of(s);
-    const dim3 grid = scan_grid(a->state.vocab, a->out.max);
     static_assert(SCAN_CHUNK % N_WORDS == 0, "a counter's tokens lie in one chunk");
-    REQUIRE((size_t)grid.x * grid.y * sizeof(struct scored) <= WORKSPACE_FLOATS * sizeof(float));
-    launch(s, pick_kernel, grid, ROW_THREADS, sizeof(struct pick_shared), *a,
-           (struct scored *)stream->workspace, stream->tickets);
+    launch_scan(s, pick_kernel, a->state.vocab, a->out.max, sizeof(struct pick_shared), *a);
 }

@@ -13,10 +13,18 @@
 
 constexpr int SCAN_CHUNK = 4096; /* 38 blocks for a row of 152k: 4 rows fill a GPU of 132 SMs */
 
-static inline dim3 scan_grid(int vocab, int max_rows)
+/* Queues kernel(args, partial, tickets): a Partial of each chunk of each row in the workspace, and
+ * a ticket of each row. */
+template <class Partial, class Args>
+static void launch_scan(struct stream *s, void (*kernel)(Args, Partial *, int32_t *), int vocab,
+                        int max_rows, size_t shared_bytes, const Args &args)
 {
+    const struct cuda_stream *stream = cuda_stream_of(s);
     REQUIRE(vocab > 0 && max_rows <= N_TICKETS);
-    return dim3(ceil_div(vocab, SCAN_CHUNK), max_rows);
+    const dim3 grid(ceil_div(vocab, SCAN_CHUNK), max_rows);
+    REQUIRE((size_t)grid.x * grid.y * sizeof(Partial) <= WORKSPACE_FLOATS * sizeof(float));
+    launch(s, kernel, grid, ROW_THREADS, shared_bytes, args, (Partial *)stream->workspace,
+           stream->tickets);
 }
 
 /* A token and its score; `a` ranks before `b` if its score is higher, or equal and its id lower. */
