@@ -27,9 +27,9 @@ struct open_token {
 };
 
 struct filter_shared {
-    uint64_t values[2][32];
+    uint64_t values[32];
     float maxima[32];
-    int counts[2][32];
+    int counts[32];
     int n_list;
     uint64_t least;
     struct open_token list[LIST_MAX];
@@ -212,13 +212,12 @@ __device__ static uint64_t find_least(struct filter_shared *shared, const float 
     const struct row_tokens row = {scores, measure};
     struct search s = {0, key_of(measure.best, 0) + 1, 0, need, vocab, 32 + ID_BITS - 1};
     if (threadIdx.x == 0) shared->n_list = 0;
-    for (int n_sums = 0; s.n > LIST_MAX; s.bit--) {
+    for (; s.n > LIST_MAX; s.bit--) {
         if (middle_of(&s) >= s.high) continue; /* above the best token */
         struct sums upper =
             sum_between(row, vocab, threadIdx.x, FILTER_THREADS, middle_of(&s), s.high);
-        const int place = n_sums++ % 2; /* the other may still be read */
-        upper.value = block_sum(upper.value, shared->values[place]);
-        upper.n = block_sum(upper.n, shared->counts[place]);
+        upper.value = block_sum(upper.value, shared->values); /* read before the next barrier, */
+        upper.n = block_sum(upper.n, shared->counts);         /* which is this one's */
         decide(&s, upper);
     }
     __syncthreads();
@@ -254,9 +253,9 @@ __device__ static void drop_tokens(struct filter_shared *shared, const struct sa
     if (s->top_p < 1) {
         const struct row_tokens row = {scores, mass};
         const struct sums all = sum_between(row, vocab, threadIdx.x, FILTER_THREADS, least, ~0ull);
-        const double total = (double)block_sum(all.value, shared->values[0]);
+        const double total = (double)block_sum(all.value, shared->values);
         const double need = ceil((double)s->top_p * total);
-        __syncthreads(); /* before values[0] is used again */
+        __syncthreads(); /* before values is used again */
         least = find_least(shared, scores, vocab, mass, need >= 1 ? (uint64_t)need : 1);
     }
     for (int id = threadIdx.x; id < vocab; id += FILTER_THREADS) {
