@@ -42,7 +42,7 @@ __device__ static bool has_draft(const struct accept_args *a, int seat)
     return a->beam.n_heads != NULL && a->state.seats[seat].sampling.use_draft != 0;
 }
 
-/* Follows the picks of out rows first_out.. from the root down a tree of n_nodes. */
+/* Follows the picks of out rows first_out.. from the root down a tree of n_nodes; none: no walk. */
 __device__ static void walk_tree(const struct accept_args *a, int seat, int first_out, int n_nodes,
                                  struct accept_walk *walk)
 {
@@ -60,14 +60,16 @@ __device__ static void walk_tree(const struct accept_args *a, int seat, int firs
     }
     for (int j = 0; j < N_STOPS; j++)
         stop[j] = lane + 32 * j < s->sampling.n_stop_ids ? s->sampling.stop_ids[lane + 32 * j] : -1;
-    int node = 0, n_path = 0, n_tokens = 0, finish = FINISH_NONE;
+    int node = n_nodes > 0 ? 0 : -1, n_path = 0, n_tokens = 0, finish = FINISH_NONE;
     while (node >= 0) {
         const int32_t picked = __shfl_sync(~0u, node < 32 ? pick[0] : pick[1], node % 32);
-        walk->path[n_path++] = node; /* all lanes write the same */
+        if (lane == 0) walk->path[n_path] = node;
+        n_path++;
         if (picked < 0) finish = FINISH_NAN;
         if (picked < 0) break;
         DEVICE_REQUIRE(picked < a->state.vocab);
-        walk->tokens[n_tokens++] = picked;
+        if (lane == 0) walk->tokens[n_tokens] = picked;
+        n_tokens++;
         bool is_stop = false;
         for (int j = 0; j < N_STOPS; j++) is_stop |= stop[j] == picked;
         if (n_generated + n_tokens >= max_tokens) finish = FINISH_LENGTH;
@@ -77,9 +79,11 @@ __device__ static void walk_tree(const struct accept_args *a, int seat, int firs
         const uint64_t high = __ballot_sync(~0u, parent[1] == node && token[1] == picked);
         node = __ffsll((long long)(high << 32 | low)) - 1;
     }
-    walk->n_path = n_path;
-    walk->n_tokens = n_tokens;
-    walk->finish = finish;
+    if (lane == 0) {
+        walk->n_path = n_path;
+        walk->n_tokens = n_tokens;
+        walk->finish = finish;
+    }
     __syncwarp();
 }
 
@@ -159,14 +163,8 @@ __device__ static void accept_seat(const struct accept_job *job, int seat, struc
     const int first_out = plan->out[seat], n_out = plan->out[seat + 1] - first_out;
     int len = a->state.seats[seat].len, n_rows = 0;
     __syncwarp(); /* all lanes are done with the seat before */
-    if (n_out > 0) {
-        DEVICE_REQUIRE(a->out.seat[first_out] == seat);
-        walk_tree(a, seat, first_out, n_out, walk);
-    } else {
-        walk->n_path = walk->n_tokens = 0;
-        walk->finish = FINISH_NONE;
-        __syncwarp();
-    }
+    DEVICE_REQUIRE(n_out == 0 || a->out.seat[first_out] == seat);
+    walk_tree(a, seat, first_out, n_out, walk);
     const bool drafts = has_draft(a, seat), goes_on = n_out > 0 && walk->finish == FINISH_NONE;
     if (n_nodes > 0) {
         len = a->tree.old_len[seat] + walk->n_path;
