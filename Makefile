@@ -124,6 +124,10 @@ $(BUILD)/emu/test/%-$(1): $(BUILD)/obj/test/emu/%.o $(BUILD)/obj/test/test.o \
 endef
 $(foreach t,$(EMU_TYPES),$(eval $(call emu_test,$(t))))
 
+# The daemon; it has both devices.
+$(BUILD)/emu/vispecd: $(call obj,server/main.c) $(EMU_OBJ) $(LIB)
+	$(EMU_LINK)
+
 emu-tests: $(EMU_TESTS)
 
 # Runs them, and ends with a line that counts.
