@@ -83,7 +83,7 @@ $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIB)
 # second time with another device under test.
 
 CXX      ?= g++
-CXXFLAGS += $(OPT) -std=c++20 -march=$(CPU_ARCH) -Wall -Wextra -Wno-unknown-pragmas \
+CXXFLAGS += $(OPT) -std=c++20 -march=$(CPU_ARCH) -ffp-contract=off -Wall -Wextra -Wno-unknown-pragmas \
             -Wno-missing-field-initializers -Wno-psabi
 ifneq ($(SANITIZE),)
 CXXFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
@@ -91,11 +91,12 @@ endif
 EMU_FLAGS  := -Itest/emu/include -I. -MMD -MP
 EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test/emu/*.cu)) \
               $(patsubst %.cpp,$(BUILD)/emu/%.o,$(wildcard test/emu/*.cpp)) $(BUILD)/emu/device.o
-OP_TESTS   := apply_test attention_test compact_test draft_attention_test draft_rows_test \
-              embed_test gemm_test norm_test rope_test topk_test vision_attention_test
+OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention_test \
+              draft_rows_test embed_test gemm_test norm_test rope_test sample_test topk_test \
+              tree_test vision_attention_test
 CUDA_TYPES := bf16 f16
 EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
-              $(OP_TESTS) emulator_test))
+              $(OP_TESTS) emulator_test table_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -123,6 +124,10 @@ $(BUILD)/emu/test/%-$(1): $(BUILD)/obj/test/emu/%.o $(BUILD)/obj/test/test.o \
 	$$(EMU_LINK)
 endef
 $(foreach t,$(CUDA_TYPES),$(eval $(call emu_test,$(t))))
+
+# The daemon; it has both devices.
+$(BUILD)/emu/vispecd: $(call obj,server/main.c) $(EMU_OBJ) $(LIB)
+	$(EMU_LINK)
 
 emu-tests: $(EMU_TESTS)
 

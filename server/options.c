@@ -30,7 +30,7 @@ static const struct spec {
     {"api-key-file", "FILE", "keys that clients must send, one a line; mode 600 [none]", KIND_TEXT,
      offsetof(struct options, api_key_file), 0, 0},
     {"api-key", "", "", KIND_SECRET, 0, 0, 0},
-    {"device", "auto|cpu", "where to compute [auto]", KIND_TEXT,
+    {"device", "auto|cpu|cuda", "where to compute [auto: cuda where there is one]", KIND_TEXT,
      offsetof(struct options, engine.device), 0, 0},
     {"threads", "N", "threads of the CPU device [all cores]", KIND_INT,
      offsetof(struct options, engine.n_threads), 1, 1024},

@@ -1,6 +1,6 @@
 #include "test/opbed.h"
 
-#include "kernels/cpu/philox.h"
+#include "kernels/philox.h"
 #include "test/test.h"
 
 #include <math.h>

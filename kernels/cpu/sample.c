@@ -8,9 +8,9 @@
 #include <stdlib.h>
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/cpu/philox.h"
 #include "kernels/cpu/queue.h"
 #include "kernels/cpu/scan.h"
+#include "kernels/philox.h"
 
 enum { LIST_MAX = 128 }; /* a top_k up to which keeping a sorted list is faster than a heap */
 
@@ -275,17 +275,11 @@ static struct philox noise_words(const struct noise *at, int group)
     return philox4x32(counter, at->seed);
 }
 
-static float gumbel(uint32_t word)
-{
-    float u = ((float)word + 0.5f) * 0x1p-32f;
-    return -logf(-log1pf(-u));
-}
-
-/* No noise is above it: gumbel(0) is 22.9. */
+/* No noise is above it: that of word 0 is 22.9. */
 static const float MAX_NOISE = 23;
 
-/* At least gumbel(word), without a logarithm: -log(-log1p(-u)) < -log(u), and u >= 2^-(zeros + 1).
- * The hundredth covers all rounding. */
+/* At least philox_gumbel(word), without a logarithm: -log(-log1p(-u)) < -log(u), and
+ * u >= 2^-(zeros + 1).  The hundredth covers all rounding. */
 static float noise_bound(uint32_t word)
 {
     int zeros = word ? __builtin_clz(word) : 32;
@@ -302,7 +296,7 @@ static void try_token(struct winner *w, float score, int32_t id, uint32_t word)
 {
     /* Rounding is monotonic: what the bound cannot reach, the noise cannot. */
     if (score == -INFINITY || score + noise_bound(word) < w->value) return;
-    float value = score + gumbel(word);
+    float value = score + philox_gumbel(word);
     if (w->id < 0 || value > w->value || (value == w->value && id < w->id))
         *w = (struct winner){id, value};
 }

@@ -21,6 +21,7 @@
  * grid_wait.  Two blocks of up to 64 rows fit an SM: this kernel's and the next product's.
  *
  * Bound by memory up to about 180 rows, by the matrix units above. */
+#include "kernels/cuda/block.cuh"
 #include "kernels/cuda/ops.cuh"
 
 #include <stdlib.h>
@@ -140,16 +141,8 @@ __device__ __forceinline__ bool gemm_leave(const struct gemm_problem *p,
         for (int e = 0; e < 4; e++)
             if (8 * j < n_tile)
                 to[(size_t)(4 * j + e) * GEMM_THREADS] = sum[j / (N / 8)][j % (N / 8)][e];
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        int32_t *ticket = &p->tickets[blockIdx.y * (p->n_units / p->n_k) + tile];
-        *is_last = atomicAdd(ticket, 1) == n_parts - 1;
-        if (*is_last) *ticket = 0;
-    }
-    __syncthreads();
-    __threadfence();
-    return *is_last != 0;
+    int32_t *ticket = &p->tickets[blockIdx.y * (p->n_units / p->n_k) + tile];
+    return is_last_block(ticket, n_parts, is_last);
 }
 
 /* Sums of a tile, or of this worker's part of it, to y. */

@@ -1,5 +1,4 @@
-/* The tables of the CUDA device.  Entries that are missing are not written yet: the device is built
- * for the emulator's tests only (docs/architecture.md). */
+/* The tables of the CUDA device. */
 #include "kernels/cuda/ops.cuh"
 
 template <class T> static constexpr struct ops ops_of(enum dtype act)
@@ -30,7 +29,12 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .draft_direct = cuda_draft_direct<T>,
         .carry = cuda_carry<T>,
         .topk = cuda_topk,
+        .expand = cuda_expand,
+        .select = cuda_select,
         .logprobs = cuda_logprobs,
+        .filter = cuda_filter,
+        .pick = cuda_pick,
+        .accept = cuda_accept,
         .compact = cuda_compact<T>,
         .stamp = cuda_stamp,
     };

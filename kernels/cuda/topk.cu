@@ -1,85 +1,99 @@
 /* topk, logprobs: the best of log_softmax(row) = row - max - log(sum of e^(row - max)) (ops.h).
  *
- *   logits  [n][vocab] float
+ *   logits  [n][vocab] float      partial  [n][chunks] struct chunk_best
  *
- *   grid  max rows      block  ROW_THREADS; thread t holds elements t, t + ROW_THREADS, ...
+ *   grid  (chunks of a row, max rows)      block  ROW_THREADS; scan.cuh
  *
  * Each thread knows the best of its elements that has not been taken.  The block takes the best of
- * those, and only the thread that held it looks through its elements again; so a row is read twice
- * from memory, whatever k is.  Bound by memory for a large vocabulary, by latency for a small one.
- */
-#include "kernels/cuda/block.cuh"
+ * those, and only the thread that held it looks through its elements again; so a chunk is read once
+ * from memory, whatever k is.  The last block of a row does the same with the bests of the chunks,
+ * and adds their sums.  Bound by memory for many rows, by latency for few. */
 #include "kernels/cuda/ops.cuh"
+#include "kernels/cuda/scan.cuh"
 
-/* A token and its score; `a` ranks before `b` if its score is higher, or equal and its id lower. */
-struct scored {
-    float score;
-    int32_t id;
+/* What a chunk leaves for the last block. */
+struct chunk_best {
+    float sum; /* of e^(x - best[0].score); NaN if there is a NaN, or the best is infinite */
+    struct scored best[MAX_TOP_K]; /* no_token behind the chunk's last */
 };
 
 struct topk_shared {
     struct scored of_warp[ROW_THREADS / 32], best[MAX_TOP_K];
-    float sums[32], maxima[32];
+    float sums[32];
+    int is_last;
 };
 static_assert((int)MAX_LOGPROBS <= (int)MAX_TOP_K, "best has room for both operations");
 
-__device__ __forceinline__ bool ranks_before(struct scored a, struct scored b)
-{
-    return a.score > b.score || (a.score == b.score && a.id < b.id);
-}
+/* What is ranked: tokens of a row, or the bests of its chunks, k of each. */
+struct row_tokens {
+    const float *x;
 
-/* The best of this thread's elements behind `last` in rank; NaN ranks as -inf. */
-__device__ static struct scored next_of_thread(const float *x, int n, struct scored last)
+    __device__ __forceinline__ struct scored at(int id) const
+    {
+        return {x[id] == x[id] ? x[id] : -INFINITY, id}; /* NaN ranks as -inf */
+    }
+};
+struct chunk_tokens {
+    const struct chunk_best *chunks;
+    int k;
+
+    __device__ __forceinline__ struct scored at(int i) const
+    {
+        return chunks[i / k].best[i % k];
+    }
+};
+
+/* The best of this thread's tokens in [begin, end) behind `last` in rank. */
+template <class Tokens>
+__device__ __forceinline__ struct scored next_of_thread(Tokens tokens, int begin, int end,
+                                                        struct scored last)
 {
-    struct scored best = {-INFINITY, INT32_MAX};
-    for (int i = threadIdx.x; i < n; i += ROW_THREADS) {
-        const struct scored s = {x[i] == x[i] ? x[i] : -INFINITY, i};
+    struct scored best = no_token();
+    for (int i = begin + threadIdx.x; i < end; i += ROW_THREADS) {
+        const struct scored s = tokens.at(i);
         if (ranks_before(last, s) && ranks_before(s, best)) best = s;
     }
     return best;
 }
 
-/* shared->best = the first k <= n of x[0..n) in rank; all threads, behind a barrier at the end. */
-__device__ static void find_best(struct topk_shared *shared, const float *x, int n, int k)
+/* shared->best = the first k tokens of [begin, end) in rank; all threads, behind a barrier. */
+template <class Tokens>
+__device__ static void find_best(struct topk_shared *shared, Tokens tokens, int begin, int end,
+                                 int k)
 {
-    struct scored mine = next_of_thread(x, n, {INFINITY, -1});
+    struct scored mine = next_of_thread(tokens, begin, end, {INFINITY, -1});
     for (int j = 0; j < k; j++) {
-        struct scored best = mine;
-        for (int distance = 16; distance > 0; distance /= 2) {
-            const struct scored other = {__shfl_xor_sync(~0u, best.score, distance),
-                                         __shfl_xor_sync(~0u, best.id, distance)};
-            if (ranks_before(other, best)) best = other;
-        }
-        if (threadIdx.x % 32 == 0) shared->of_warp[threadIdx.x / 32] = best;
-        __syncthreads();
-        for (int i = 0; i < ROW_THREADS / 32; i++)
-            if (ranks_before(shared->of_warp[i], best)) best = shared->of_warp[i];
+        const struct scored best = block_best(mine, shared->of_warp);
         if (threadIdx.x == 0) shared->best[j] = best;
-        if (best.id == mine.id) mine = next_of_thread(x, n, mine);
-        __syncthreads(); /* before the next round writes of_warp */
+        if (best.id == mine.id) mine = next_of_thread(tokens, begin, end, mine);
+        __syncthreads(); /* before of_warp is written again */
     }
 }
 
-/* log(sum of e^x) in two parts, *max + the result, which is >= 0; NaN if there is none. */
-__device__ static float log_normaliser(struct topk_shared *shared, const float *x, int n,
-                                       float *max)
+/* The k >= 1 best of a row in shared->best, and in *log_sum the log of the sum of e^(x - best), NaN
+ * if there is none; all threads.  False in all blocks of the row but the last, which have no more
+ * to do. */
+__device__ static bool rank_row(struct topk_shared *shared, const float *x, int vocab, int k,
+                                struct chunk_best *partial, int32_t *ticket, float *log_sum)
 {
-    float largest = -INFINITY, sum = 0;
-    bool has_nan = false;
-    for (int i = threadIdx.x; i < n; i += ROW_THREADS) {
-        largest = fmaxf(largest, x[i]); /* takes the number where the other is NaN */
-        has_nan |= x[i] != x[i];
-    }
-    for (int distance = 16; distance > 0; distance /= 2)
-        largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, distance));
-    if (__ballot_sync(~0u, has_nan) != 0) largest = INFINITY;
-    if (threadIdx.x % 32 == 0) shared->maxima[threadIdx.x / 32] = largest;
-    __syncthreads();
-    for (int i = 0; i < ROW_THREADS / 32; i++) largest = fmaxf(largest, shared->maxima[i]);
-    *max = largest;
-    if (isinf(largest)) return NAN; /* for the whole block */
-    for (int i = threadIdx.x; i < n; i += ROW_THREADS) sum += expf(x[i] - largest);
-    return logf(block_sum(sum, shared->sums));
+    const int begin = blockIdx.x * SCAN_CHUNK, end = min(begin + SCAN_CHUNK, vocab);
+    const int n_chunks = gridDim.x, j = threadIdx.x;
+    const struct row_tokens row = {x};
+    find_best(shared, row, begin, end, k);
+    float sum = 0;
+    for (int id = begin + j; id < end; id += ROW_THREADS)
+        sum += x[id] == -INFINITY ? 0 : expf(x[id] - shared->best[0].score);
+    sum = block_sum(sum, shared->sums);
+    if (j == 0) partial[blockIdx.x].sum = sum;
+    if (j < k) partial[blockIdx.x].best[j] = shared->best[j];
+    if (!is_last_block(ticket, n_chunks, &shared->is_last)) return false;
+    const struct chunk_tokens chunks = {partial, k};
+    find_best(shared, chunks, 0, n_chunks * k, k);
+    sum = 0;
+    for (int c = j; c < n_chunks; c += ROW_THREADS)
+        sum += partial[c].sum * expf(partial[c].best[0].score - shared->best[0].score);
+    *log_sum = logf(block_sum(sum, shared->sums));
+    return true;
 }
 
 __device__ __forceinline__ float log_probability(float logit, float max, float log_sum)
@@ -89,37 +103,41 @@ __device__ __forceinline__ float log_probability(float logit, float max, float l
 }
 
 static __global__ void __launch_bounds__(ROW_THREADS)
-    topk_kernel(const __grid_constant__ struct topk_args a)
+    topk_kernel(const __grid_constant__ struct topk_args a, struct chunk_best *partial,
+                int32_t *tickets)
 {
     struct topk_shared *shared = (struct topk_shared *)shared_memory();
-    const int r = blockIdx.x, j = threadIdx.x;
+    const int r = blockIdx.y, j = threadIdx.x;
     grid_wait();
     if (r >= n_rows(a.n, a.max)) return;
-    const float *logits = a.logits + (size_t)r * a.vocab;
-    float max;
-    const float log_sum = log_normaliser(shared, logits, a.vocab, &max);
-    find_best(shared, logits, a.vocab, a.k);
+    float log_sum;
+    if (!rank_row(shared, a.logits + (size_t)r * a.vocab, a.vocab, a.k,
+                  partial + (size_t)r * gridDim.x, &tickets[r], &log_sum))
+        return;
     if (j >= a.k) return;
-    a.ids[(size_t)r * a.k + j] = shared->best[j].id;
-    a.logprobs[(size_t)r * a.k + j] = log_probability(shared->best[j].score, max, log_sum);
+    const struct scored best = shared->best[j];
+    a.ids[(size_t)r * a.k + j] = best.id;
+    a.logprobs[(size_t)r * a.k + j] = log_probability(best.score, shared->best[0].score, log_sum);
 }
 
 /* Entries behind the wanted ones, or behind the vocabulary, have id -1. */
 static __global__ void __launch_bounds__(ROW_THREADS)
-    logprobs_kernel(const __grid_constant__ struct logprobs_args a)
+    logprobs_kernel(const __grid_constant__ struct logprobs_args a, struct chunk_best *partial,
+                    int32_t *tickets)
 {
     struct topk_shared *shared = (struct topk_shared *)shared_memory();
-    const int i = blockIdx.x, j = threadIdx.x, vocab = a.state.vocab;
+    const int i = blockIdx.y, j = threadIdx.x, vocab = a.state.vocab;
     grid_wait();
     if (i >= n_rows(a.out.n, a.out.max)) return;
     const int n_wanted = a.state.seats[a.out.seat[i]].sampling.n_logprobs;
     if (n_wanted < 0) return;
     DEVICE_REQUIRE(n_wanted <= MAX_LOGPROBS);
-    const float *logits = a.logits + (size_t)i * vocab;
     const int n_best = min(n_wanted, vocab);
-    float max;
-    const float log_sum = log_normaliser(shared, logits, vocab, &max);
-    find_best(shared, logits, vocab, n_best);
+    float log_sum;
+    if (!rank_row(shared, a.logits + (size_t)i * vocab, vocab, max(n_best, 1),
+                  partial + (size_t)i * gridDim.x, &tickets[i], &log_sum))
+        return;
+    const float max = shared->best[0].score;
     if (j == 0) a.top[i].logprob = max + log_sum;
     if (j >= MAX_LOGPROBS) return;
     const bool is_there = j < n_best;
@@ -131,10 +149,10 @@ static __global__ void __launch_bounds__(ROW_THREADS)
 void cuda_topk(struct stream *s, const struct topk_args *a)
 {
     REQUIRE(a->k >= 1 && a->k <= MAX_TOP_K && a->k <= a->vocab);
-    launch(s, topk_kernel, a->max, ROW_THREADS, sizeof(struct topk_shared), *a);
+    launch_scan(s, topk_kernel, a->vocab, a->max, sizeof(struct topk_shared), *a);
 }
 
 void cuda_logprobs(struct stream *s, const struct logprobs_args *a)
 {
-    launch(s, logprobs_kernel, a->out.max, ROW_THREADS, sizeof(struct topk_shared), *a);
+    launch_scan(s, logprobs_kernel, a->state.vocab, a->out.max, sizeof(struct topk_shared), *a);
 }

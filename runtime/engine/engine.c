@@ -278,12 +278,17 @@ static void fill_info(struct engine *e, const struct engine_options *opt,
     info->defaults = e->model->generation;
 }
 
-static int open_device(struct engine *e, const struct engine_options *opt, struct error *err)
+/* "cuda" is the CUDA device with the model's type of activations; "auto" is that, or the CPU. */
+static int open_device(struct engine *e, const struct engine_options *opt,
+                       const struct model_config *cfg, struct error *err)
 {
-    const char *name = opt->device && strcmp(opt->device, "auto") != 0 ? opt->device : "cpu";
-    e->dev = device_open(name, opt->n_threads);
+    const char *name = opt->device ? opt->device : "auto";
+    const char *cuda = cfg->act == DTYPE_F16 ? "cuda-f16" : "cuda-bf16";
+    bool is_auto = strcmp(name, "auto") == 0;
+    e->dev = device_open(is_auto || strcmp(name, "cuda") == 0 ? cuda : name, opt->n_threads);
+    if (!e->dev && is_auto) e->dev = device_open("cpu", opt->n_threads);
     if (e->dev) return 0;
-    return error_set(err, ERROR_BAD_REQUEST, "device %s: not in this build", name);
+    return error_set(err, ERROR_BAD_REQUEST, "device %s: not in this build or machine", name);
 }
 
 int engine_open(struct engine **out, const struct engine_options *opt, struct error *err)
@@ -294,7 +299,7 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
     struct round_limits limits = {0};
     struct model_config cfg;
     if (config_load(opt->model_dir, &cfg, err) != 0) goto failed;
-    if (open_device(e, opt, err) != 0) goto failed;
+    if (open_device(e, opt, &cfg, err) != 0) goto failed;
     if (choose_sizes(opt, e->dev, &cfg, &e->info, &limits, err) != 0) goto failed;
     const struct model_options model = {.dir = opt->model_dir,
                                         .chat_template = opt->chat_template,

@@ -28,7 +28,7 @@ struct engine_options {
     const char *model_dir;
     const char *draft_dir;     /* [model_dir/draft if it is there]; "none" */
     const char *chat_template; /* built-in template's name [recognised by the folder's text] */
-    const char *device;        /* "auto", "cpu" [auto] */
+    const char *device;        /* "auto", "cpu", "cuda" [auto: cuda where there is one] */
     int n_threads;             /* of the CPU device [all cores] */
     int min_pixels,
         max_pixels;    /* of a resized picture, where the family has such limits [folder] */

@@ -279,6 +279,19 @@ static void read_qwen(struct fields *r, const json_t *root, struct model_config 
     out->image_token = fields_int(r, root, "image_token_id", 151655, 0, MAX_VOCAB);
 }
 
+/* transformers 5 says dtype for torch_dtype; older files of models with pictures say it of the text
+ * only. */
+static enum dtype read_act(const json_t *root)
+{
+    static const char *const keys[] = {"torch_dtype", "dtype"};
+    const json_t *objects[] = {root, fields_get(root, "text_config")};
+    for (int i = 0; i < 4; i++) {
+        const char *name = json_string_value(fields_get(objects[i / 2], keys[i % 2]));
+        if (name) return strcmp(name, "float16") == 0 ? DTYPE_F16 : DTYPE_BF16;
+    }
+    return DTYPE_BF16;
+}
+
 static void read_model(struct fields *r, const json_t *root, struct model_config *out)
 {
     static const char *const families[] = {[FAMILY_LLAVA] = "llava",
@@ -288,6 +301,7 @@ static void read_model(struct fields *r, const json_t *root, struct model_config
                                            [FAMILY_QWEN2] = "qwen2"};
     memset(out, 0, sizeof(*out));
     out->image_token = -1;
+    out->act = read_act(root);
     const json_t *type = fields_get(root, "model_type");
     if (!type)
         fields_fail(r, "model_type", json_object_get(root, "model_type"), "not an architecture");

@@ -54,6 +54,8 @@ struct vision_config {
 
 struct model_config {
     enum model_family family;
+    enum dtype
+        act; /* activations on a device of 16-bit types: torch_dtype; f32's range is bf16's */
     struct lm_config lm;
     bool has_vision;
     struct vision_config vision; /* if has_vision */

@@ -74,7 +74,8 @@ struct emu_block {
     std::vector<emu_fiber> fibers;
     std::vector<emu_warp> warps;
     unsigned n_done, n_at_barrier;
-    int barrier_line; /* of the source, where the waiting threads stand */
+    int n_voted, n_votes; /* at the barrier that fills, and at the last one that was full */
+    int barrier_line;     /* of the source, where the waiting threads stand */
     char *shared, *shared_map;
     size_t shared_map_bytes;
     uint64_t random;
@@ -91,6 +92,7 @@ extern emu_fiber *emu_this;
  */
 
 void emu_barrier(int line);
+int emu_barrier_count(int line, bool vote); /* how many of the block vote yes */
 void emu_grid_wait(void);
 
 /* All lanes of mask meet here; the last one runs `all` for everybody, then they go on.  `mine` is

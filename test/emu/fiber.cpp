@@ -209,8 +209,17 @@ void emu_barrier(int line)
         return;
     }
     block->n_at_barrier = 0;
+    block->n_votes = block->n_voted;
+    block->n_voted = 0;
     for (emu_fiber &fiber : block->fibers)
         if (fiber.state == EMU_AT_BARRIER) set_ready(block, &fiber);
+}
+
+int emu_barrier_count(int line, bool vote)
+{
+    emu_this_block->n_voted += vote ? 1 : 0;
+    emu_barrier(line);
+    return emu_this_block->n_votes;
 }
 
 void emu_grid_wait(void)

@@ -346,3 +346,47 @@ TEST(without_a_draft_accept_makes_no_rows)
     CHECK_INT(b.r.state.seats[0].root, ==, 3);
     opbed_close(&b.r);
 }
+
+/* Every third seat is free, every third has a tree of a root and three children. */
+TEST(rows_of_many_seats_lie_in_order_of_seat)
+{
+    enum { MANY = 71 };
+    struct opbed r;
+    opbed_open(&r, &(struct opbed_shape){.max_seqs = MANY,
+                                         .vocab = VOCAB,
+                                         .width = 1,
+                                         .max_rows = 4 * MANY,
+                                         .k = 1,
+                                         .depth = 1});
+    struct bench b = {.r = r};
+    b.logits = kernels_random(&b.r.k, 4 * MANY * VOCAB, 3, 1);
+    b.pick = opbed_array(&b.r, 4 * MANY * sizeof(int32_t));
+    memset(b.r.tree.n_nodes, 0, MANY * sizeof(int32_t));
+    opbed_input(&b.r);
+    struct sampling s = opbed_greedy();
+    for (int seat = 0; seat < MANY; seat++) {
+        if (seat % 3 == 0) continue;
+        opbed_seat(&b.r, seat, 10 + seat, 9, &s);
+        int pick = seat % 2 ? 30 : 49, then = seat % 10; /* 30 is the second child */
+        plant(&b, seat, seat % 3 == 1 ? 1 : 4, (int[]){-1, 0, 0, 0}, (int[]){9, 29, 30, 31},
+              (int[]){pick, 1, then, 3});
+    }
+    run(&b);
+    int n_rows = 0, n_heads = 0;
+    for (int seat = 0; seat < MANY; seat++) {
+        if (seat % 3 == 0) continue;
+        int n = seat % 3 == 2 && seat % 2 ? 2 : 1;
+        CHECK_INT(b.r.tree.n_path[seat], ==, n);
+        for (int j = 0; j < n; j++, n_rows++) {
+            CHECK_INT(b.r.next.rows.seat[n_rows], ==, seat);
+            CHECK_INT(b.r.next.rows.slot[n_rows], ==, 10 + seat + 1 + j);
+            CHECK_INT(b.r.next.h_row[n_rows], ==, b.r.tree.first_row[seat] + 2 * j);
+        }
+        CHECK_INT(b.r.next.rows.id[n_rows - 1], ==, n == 2 ? seat % 10 : seat % 2 ? 30 : 49);
+        CHECK_INT(b.r.beam.seat[n_heads], ==, seat);
+        CHECK_INT(b.r.beam.head_row[n_heads++], ==, n_rows - 1);
+    }
+    CHECK_INT(*b.r.next.rows.n, ==, n_rows);
+    CHECK_INT(*b.r.beam.n_heads, ==, n_heads);
+    opbed_close(&b.r);
+}

@@ -60,6 +60,18 @@ TEST(the_new_style_of_config_says_the_same)
     CHECK_INT(old.image_token, ==, new.image_token);
 }
 
+TEST(activations_of_16_bits_are_of_the_checkpoint_s_type_and_bf16_where_it_has_none)
+{
+    CHECK_INT(load("golden/hf/models/llama-tiny").act, ==, DTYPE_BF16);
+    CHECK_INT(load("golden/hf/models/llama-tiny-f16").act, ==, DTYPE_F16);
+    CHECK_INT(load("golden/hf/models/qwen2-tiny-f32").act, ==, DTYPE_BF16);
+    CHECK_INT(parse("{\"model_type\": \"llama\"}").act, ==, DTYPE_BF16);
+    CHECK_INT(parse("{\"model_type\": \"llama\", \"dtype\": \"float16\"}").act, ==, DTYPE_F16);
+    const char *nested = "{\"model_type\": \"llava\", \"image_token_index\": 7,"
+                         " \"text_config\": {\"torch_dtype\": \"float16\"}}";
+    CHECK_INT(parse(nested).act, ==, DTYPE_F16);
+}
+
 TEST(the_config_of_llava_1_5_7b_gives_its_sizes)
 {
     struct model_config cfg =

@@ -1,6 +1,6 @@
 #include "test/test.h"
 
-#include "kernels/cpu/philox.h"
+#include "kernels/philox.h"
 #include "test/opbed.h"
 
 #include <math.h>

@@ -47,7 +47,7 @@ static void check_row(const struct bench *b, int row)
     double normaliser = log_sum(logits, b->vocab);
     for (int id = 0; id < b->vocab; id++) {
         int rank = 0;
-        for (int other = 0; other < b->vocab; other++)
+        for (int other = 0; other < b->vocab && rank < b->top_k; other++)
             rank += logits[other] > logits[id] || (logits[other] == logits[id] && other < id);
         if (rank >= b->top_k) continue;
         int at = row * b->top_k + rank;
@@ -60,11 +60,11 @@ static void check_row(const struct bench *b, int row)
 
 TEST(topk_gives_the_best_log_probabilities_in_order_with_ties_to_the_lowest_id)
 {
-    static const int vocabs[] = {1, 2, 31, 32, 33, 64, 97, 1000, 2049}, ks[] = {1, 2, 8, 32};
+    static const int vocabs[] = {1, 2, 31, 32, 33, 64, 97, 1000, 2049, 8200}, ks[] = {1, 2, 8, 32};
     unsigned seed = 3;
-    for (int i = 0; i < 9 * 4 * 2; i++) {
+    for (int i = 0; i < 10 * 4 * 2; i++) {
         struct bench b;
-        int vocab = vocabs[i % 9], k = ks[i / 9 % 4], n_values = i < 36 ? 1 << 20 : 7;
+        int vocab = vocabs[i % 10], k = ks[i / 10 % 4], n_values = i < 40 ? 1 << 20 : 7;
         if (k > vocab) k = vocab;
         bench_open(&b, 5, vocab, k);
         for (int j = 0; j < 5 * vocab; j++)
@@ -105,6 +105,24 @@ TEST(a_row_without_a_softmax_gives_tokens_of_no_probability_and_spoils_no_other)
             CHECK_INT(b.ids[row * 3 + j], ==, want[row - 1][j]);
             CHECK(b.logprobs[row * 3 + j] == -INFINITY);
         }
+    }
+    kernels_close(&b.k);
+}
+
+TEST(a_row_half_of_which_is_minus_infinity_has_a_softmax_and_a_nan_far_behind_takes_it_away)
+{
+    enum { VOCAB = 8200 };
+    struct bench b;
+    bench_open(&b, 2, VOCAB, 3);
+    for (int id = 0; id < VOCAB; id++) {
+        b.logits[id] = id < VOCAB / 2 ? -INFINITY : (float)(id % 7);
+        b.logits[VOCAB + id] = id == VOCAB - 1 ? NAN : (float)(id % 7);
+    }
+    run(&b, 2);
+    check_row(&b, 0);
+    for (int j = 0; j < 3; j++) {
+        CHECK_INT(b.ids[3 + j], ==, 6 + 7 * j);
+        CHECK(b.logprobs[3 + j] == -INFINITY);
     }
     kernels_close(&b.k);
 }

@@ -367,6 +367,32 @@ TEST(chunks_and_roots_share_the_rows_in_order_of_seat)
     opbed_close(&r);
 }
 
+TEST(roots_of_many_seats_lie_in_order_of_seat)
+{
+    enum { MANY = 71 };
+    struct opbed r;
+    opbed_open(&r,
+               &(struct opbed_shape){
+                   .max_seqs = MANY, .vocab = 5, .width = 1, .max_rows = MANY, .k = 1, .depth = 1});
+    struct sampling greedy = opbed_greedy();
+    for (int seat = 0; seat < MANY; seat++) opbed_seat(&r, seat, 3 * seat, seat % 5, &greedy);
+    r.state.seats[33].state = SEAT_FREE;
+    opbed_input(&r);
+    r.k.ops->select(r.k.stream, &(struct select_args){r.state, r.beam, r.tree, r.rows, r.out, 30});
+    opbed_wait(&r);
+    CHECK_INT(*r.rows.n, ==, MANY - 1);
+    CHECK_INT(*r.out.n, ==, MANY - 1);
+    for (int row = 0; row < MANY - 1; row++) {
+        int seat = row < 33 ? row : row + 1;
+        CHECK_INT(r.rows.seat[row], ==, seat);
+        CHECK_INT(r.rows.slot[row], ==, 3 * seat);
+        CHECK_INT(r.out.row[row], ==, row);
+        CHECK_INT(r.tree.first_row[seat], ==, row);
+    }
+    CHECK_INT(r.tree.n_nodes[33], ==, 0);
+    opbed_close(&r);
+}
+
 TEST(a_round_without_work_has_no_rows)
 {
     struct opbed r;

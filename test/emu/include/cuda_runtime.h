@@ -38,9 +38,10 @@ struct alignas(16) uint4 {
     unsigned x, y, z, w;
 };
 
-#define threadIdx       (emu_this->thread)
-#define blockIdx        (emu_this_block->index)
-#define __syncthreads() emu_barrier(__LINE__)
+#define threadIdx                 (emu_this->thread)
+#define blockIdx                  (emu_this_block->index)
+#define __syncthreads()           emu_barrier(__LINE__)
+#define __syncthreads_count(vote) emu_barrier_count(__LINE__, (vote) != 0)
 extern emu_dim gridDim,
     blockDim; /* of the block that runs; no macros, for a struct has such fields */
 
@@ -146,6 +147,24 @@ static inline int __clz(int x)
 static inline int __ffsll(long long x)
 {
     return __builtin_ffsll(x);
+}
+
+static inline uint32_t __float_as_uint(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    return bits;
+}
+
+static inline float __uint_as_float(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
 }
 
 /* ---- atomics: one thread runs at a time --------------------------------------------------------

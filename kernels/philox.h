@@ -1,17 +1,26 @@
-/* Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011; Random123): a counter-based random generator.
+/* Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011; Random123): a counter-based random generator; and
+ * the noise that pick makes of its words.
  *
  * It has no state: the same counter and key always give the same four words, so the noise of a
- * token can be computed by whoever needs it, in any order (pick, in ops.h). */
-#ifndef KERNELS_CPU_PHILOX_H
-#define KERNELS_CPU_PHILOX_H
+ * token can be computed by whoever needs it, in any order (pick, in ops.h).  CPU and CUDA device
+ * include this file. */
+#ifndef KERNELS_PHILOX_H
+#define KERNELS_PHILOX_H
 
+#include <math.h>
 #include <stdint.h>
+
+#ifdef __CUDACC__
+#define PHILOX_INLINE static __host__ __device__ __forceinline__
+#else
+#define PHILOX_INLINE static inline
+#endif
 
 struct philox {
     uint32_t word[4];
 };
 
-static inline struct philox philox4x32(struct philox counter, uint64_t key)
+PHILOX_INLINE struct philox philox4x32(struct philox counter, uint64_t key)
 {
     uint32_t key_0 = (uint32_t)key, key_1 = (uint32_t)(key >> 32);
     uint32_t *c = counter.word;
@@ -25,6 +34,13 @@ static inline struct philox philox4x32(struct philox counter, uint64_t key)
         key_1 += 0xbb67ae85u;
     }
     return counter;
+}
+
+/* Gumbel noise of a word. */
+PHILOX_INLINE float philox_gumbel(uint32_t word)
+{
+    float u = ((float)word + 0.5f) * 0x1p-32f;
+    return -logf(-log1pf(-u));
 }
 
 #endif
