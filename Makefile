@@ -94,7 +94,8 @@ EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test
 EMU_TYPES  := bf16 f16
 EMU_TESTS  := $(foreach t,$(EMU_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
               apply_test attention_test compact_test draft_attention_test draft_rows_test \
-              embed_test emulator_test gemm_test norm_test rope_test topk_test vision_attention_test))
+              embed_test emulator_test gemm_test norm_test rope_test topk_test vision_attention_test \
+              vision_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -137,11 +138,15 @@ test-emu: emu-tests
 NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 NVCC_FLAGS := -std=c++20 -O3 -lineinfo -I. -Xptxas -v,-warn-spills,-Werror \
               -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=sm_80
+# cuBLAS beside nvcc, from install-deps or from Python's packages; evaluated when it is needed.
+FIND_CUBLAS   = scripts/find-cublas $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUBLAS_CFLAGS = $(eval CUBLAS_CFLAGS := $(shell $(FIND_CUBLAS)))$(CUBLAS_CFLAGS)
+CUBLAS_LIBS   = $(eval CUBLAS_LIBS := $(shell $(FIND_CUBLAS) --libs))$(CUBLAS_LIBS)
 CUDA_OBJ   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
 
 $(BUILD)/cuda/%.o: %.cu $(wildcard kernels/*.h kernels/cuda/*.cuh) Makefile
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -c -o $@ $< 2>$(@:.o=.log) || { cat $(@:.o=.log); rm -f $@; exit 1; }
+	$(NVCC) $(NVCC_FLAGS) $(CUBLAS_CFLAGS) -c -o $@ $< 2>$(@:.o=.log) || { cat $(@:.o=.log); rm -f $@; exit 1; }
 
 ifeq ($(NVCC),)
 cuda-check:

@@ -15,7 +15,12 @@ struct cuda_device {
     struct device base;
     int n_sms;
     bool has_programmatic; /* dependent launch: sm_90 and later */
+    struct cublas *cublas;
 };
+
+/* cuBLASLt and what it chose for the shapes it has seen (matmul.cu). */
+struct cublas *cublas_open(void);
+void cublas_close(struct cublas *c);
 
 /* Partial results live in the workspace from one kernel's split work to its merge; nothing in it
  * outlives an operation.  Tickets are zero between operations. */
@@ -48,6 +53,14 @@ static inline struct cuda_stream *cuda_stream_of(struct stream *s)
         cudaError_t error_ = (call);                                                               \
         if (error_ != cudaSuccess)                                                                 \
             cuda_failed(__FILE__, __LINE__, #call, cudaGetErrorString(error_));                    \
+    } while (0)
+
+/* For files that include cublasLt.h. */
+#define CUBLAS_CHECK(call)                                                                         \
+    do {                                                                                           \
+        cublasStatus_t status_ = (call);                                                           \
+        if (status_ != CUBLAS_STATUS_SUCCESS)                                                      \
+            cuda_failed(__FILE__, __LINE__, #call, cublasLtGetStatusString(status_));              \
     } while (0)
 
 #define REQUIRE(condition)                                                                         \

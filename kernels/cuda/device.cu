@@ -48,11 +48,13 @@ static struct device *open_device(int n_threads)
     CUDA_CHECK(cudaDeviceGetAttribute(&dev->n_sms, cudaDevAttrMultiProcessorCount, 0));
     CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
     dev->has_programmatic = major >= 9;
+    dev->cublas = cublas_open();
     return &dev->base;
 }
 
 static void close_device(struct device *dev)
 {
+    cublas_close(((struct cuda_device *)dev)->cublas);
     free(dev);
 }
 

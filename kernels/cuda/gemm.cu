@@ -15,7 +15,7 @@
  * kernel before, so the first of them are on their way before grid_wait.
  *
  * Bound by memory up to about 180 rows.  Above GEMM_ROWS rows W is read once for each 64 rows. */
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/ops.cuh"
 
 #include <stdlib.h>
@@ -76,13 +76,6 @@ __device__ __forceinline__ void gemm_load(T *tile, const T *from, size_t ld, int
             for (int j = 0; j < 8; j++) dst[j] = j < left ? src[j] : zero;
         }
     }
-}
-
-__device__ __forceinline__ float activate(float x, enum activation activation)
-{
-    if (activation == ACT_GELU) return 0.5f * x * (1 + erff(x * 0.70710678f));
-    if (activation == ACT_QUICK_GELU) return x / (1 + expf(-1.702f * x));
-    return x;
 }
 
 /* One tile of k: 16 outputs of this warp, n_groups groups of eight rows. */
@@ -251,28 +244,6 @@ template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
     launch_gemm<T>(s, &p);
 }
 
-/* An image's rows are many, so k is not cut. */
-template <class T> void cuda_matmul(struct stream *s, const struct matmul_args *a)
-{
-    REQUIRE(!a->add || a->activation == ACT_NONE);
-    struct gemm_problem p = {};
-    p.w = a->w;
-    p.ldw = a->n_in;
-    p.n_out = a->n_out;
-    p.n_in = a->n_in;
-    p.bias = a->bias;
-    p.x = a->x;
-    p.y = a->y;
-    p.max = a->n;
-    p.ldx = a->ldx;
-    p.ldy = a->ldy;
-    p.activation = a->activation;
-    p.add = a->add;
-    p.part_tiles = ceil_div(a->n_in, GEMM_K);
-    p.n_parts = 1;
-    launch_gemm<T>(s, &p);
-}
-
 /* ---- weights -----------------------------------------------------------------------------------
  */
 
@@ -323,6 +294,5 @@ void cuda_packed_free(struct device *dev, struct packed *w)
 }
 
 FOR_BOTH_TYPES(cuda_gemm, gemm_args)
-FOR_BOTH_TYPES(cuda_matmul, matmul_args)
 template struct packed *cuda_pack<f16>(struct device *, const void *, enum dtype, int, int);
 template struct packed *cuda_pack<bf16>(struct device *, const void *, enum dtype, int, int);

@@ -17,11 +17,12 @@ enum {
     MAX_SHARED = 227 << 10, /* bytes of a block on sm_90 */
 };
 
-/* A piece of work: a kernel, or anything else as a function. */
+/* A piece of work: a kernel of ours, or anything else as a function. */
 struct work {
     std::shared_ptr<emu_grid> grid;
     std::function<void()> run;
     std::vector<emu_block *> early; /* blocks 0.. that have begun */
+    bool is_kernel;                 /* ours or a library's */
 };
 
 struct emu_stream {
@@ -95,7 +96,7 @@ static void run_first(emu_stream *s)
 {
     for (size_t i = 1; i <= EARLY_DEPTH && i < s->queue.size(); i++) {
         work *next = &s->queue[i];
-        if (!s->queue[i - 1].grid || !next->grid || !next->grid->is_programmatic) break;
+        if (!s->queue[i - 1].is_kernel || !next->grid || !next->grid->is_programmatic) break;
         run_early(next);
     }
     work w = std::move(s->queue.front());
@@ -137,7 +138,12 @@ void emu_launch(const cudaLaunchConfig_t *config, std::function<void()> body)
         emu_die("a grid of that size cannot be launched");
     if (grid->threads.x * grid->threads.y * grid->threads.z > 1024) emu_die("too many threads");
     if (grid->shared_bytes > MAX_SHARED) emu_die("too much shared memory");
-    enqueue(config->stream, {grid, nullptr, {}});
+    enqueue(config->stream, {grid, nullptr, {}, true});
+}
+
+void emu_library(cudaStream_t s, std::function<void()> run)
+{
+    enqueue(s, {nullptr, std::move(run), {}, true});
 }
 
 /* ---- device and memory -------------------------------------------------------------------------
@@ -250,13 +256,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind,
                             cudaStream_t s)
 {
-    enqueue(s, {nullptr, [=] { memcpy(dst, src, bytes); }, {}});
+    enqueue(s, {nullptr, [=] { memcpy(dst, src, bytes); }, {}, false});
     return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int byte, size_t bytes, cudaStream_t s)
 {
-    enqueue(s, {nullptr, [=] { memset(dst, byte, bytes); }, {}});
+    enqueue(s, {nullptr, [=] { memset(dst, byte, bytes); }, {}, false});
     return cudaSuccess;
 }
 
@@ -276,7 +282,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     e->stream = s;
     uint64_t record = ++e->n_recorded;
-    enqueue(s, {nullptr, [=] { e->n_passed = record; }, {}});
+    enqueue(s, {nullptr, [=] { e->n_passed = record; }, {}, false});
     return cudaSuccess;
 }
 

@@ -253,6 +253,9 @@ template <class F> static inline cudaError_t cudaFuncSetAttribute(F *, cudaFuncA
 }
 
 void emu_launch(const cudaLaunchConfig_t *config, std::function<void()> body);
+/* A library's kernel, as a function.  It waits for the kernel before; one behind it that is
+ * programmatic may begin before it. */
+void emu_library(cudaStream_t s, std::function<void()> run);
 
 template <class... P, class... A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...),
