@@ -89,6 +89,8 @@ ifneq ($(SANITIZE),)
 CXXFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
 endif
 EMU_FLAGS  := -Itest/emu/include -I. -MMD -MP
+# Kernels report their accesses to test/emu/race.cpp, unless a sanitizer watches already.
+EMU_RACES  := $(if $(SANITIZE),,-fsanitize=thread)
 EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test/emu/*.cu)) \
               $(patsubst %.cpp,$(BUILD)/emu/%.o,$(wildcard test/emu/*.cpp)) $(BUILD)/emu/device.o
 EMU_TYPES  := bf16 f16
@@ -99,7 +101,7 @@ EMU_TESTS  := $(foreach t,$(EMU_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) $(CXXFLAGS) -x c++ -c -o $@ $<
+	$(CXX) $(EMU_FLAGS) $(CXXFLAGS) $(EMU_RACES) -x c++ -c -o $@ $<
 
 $(BUILD)/emu/%.o: %.cpp Makefile
 	@mkdir -p $(@D)

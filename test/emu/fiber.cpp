@@ -11,10 +11,6 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#ifndef __x86_64__
-#error "the emulator switches stacks in x86-64 code"
-#endif
-
 enum {
     PAGE_BYTES = 4096,
     STACK_BYTES = 64 << 10,
@@ -209,6 +205,7 @@ void emu_barrier(int line)
         return;
     }
     block->n_at_barrier = 0;
+    block->epoch = emu_next_epoch();
     for (emu_fiber &fiber : block->fibers)
         if (fiber.state == EMU_AT_BARRIER) set_ready(block, &fiber);
 }
@@ -238,6 +235,7 @@ void emu_meet(uint32_t mask, int operation, void *mine, void (*all)(emu_warp &))
         return;
     }
     if (all != NULL) all(*warp);
+    if (operation == EMU_SYNC && (mask | warp->exited) == ~0u) warp->n_syncs++;
     warp->arrived = 0;
     for (uint32_t left = warp->expected; left != 0; left &= left - 1)
         set_ready(block, &block->fibers[emu_this->warp * 32 + __builtin_ctz(left)]);
@@ -279,6 +277,8 @@ emu_block *emu_block_new(emu_grid *grid, emu_dim index)
     block->random = (grid->schedule + 1) * 0x9e3779b97f4a7c15ull ^ (index.x * 7919 + index.y + 1);
     block->shared = emu_guarded(grid->shared_bytes, &block->shared_map, &block->shared_map_bytes);
     if (block->shared == NULL) emu_die("no shared memory");
+    block->cells = emu_cells_new();
+    block->epoch = emu_next_epoch();
     memset(block->shared, 0xff, grid->shared_bytes);
     for (unsigned i = 0; i < n; i++) {
         emu_fiber *fiber = &block->fibers[i];
@@ -334,6 +334,7 @@ void emu_block_free(emu_block *block)
 {
     emu_check_tail(block->shared, block->grid->shared_bytes, "a write behind shared memory");
     munmap(block->shared_map, block->shared_map_bytes);
+    emu_cells_free(block->cells);
     for (emu_fiber &fiber : block->fibers) free_stacks.push_back(fiber.stack);
     delete block;
 }

@@ -8,6 +8,12 @@
 struct stream;
 
 void planted_neighbour(struct stream *s, int32_t *out, bool has_barrier);
+void planted_exchange(struct stream *s, int32_t *out, bool has_syncwarp);
+void planted_reuse(struct stream *s, int32_t *out, bool has_barrier);
+void planted_agreement(struct stream *s, int32_t *out, bool is_one);
+void planted_count(struct stream *s, int32_t *out, bool has_barrier);
+void planted_fetch(struct stream *s, int32_t *out, const int32_t *in, bool has_barrier);
+void planted_matrix(struct stream *s, int32_t *out, bool has_syncwarp);
 void planted_copy(struct stream *s, int32_t *out, const int32_t *in, bool has_wait);
 void planted_write(struct stream *s, int32_t *out, int distance, bool is_shared);
 void planted_vote(struct stream *s, int32_t *out, uint32_t mask);

@@ -14,7 +14,6 @@ enum {
     N_EARLY = 3,     /* blocks of a programmatic kernel that run before the kernel in front */
     EARLY_DEPTH = 2, /* and before the one in front of that, if it is programmatic too */
     N_SCHEDULES = 8, /* schedules that launches go through in turn, the ordered one included */
-    MAX_SHARED = 227 << 10, /* bytes of a block on sm_90 */
 };
 
 /* A piece of work: a kernel of ours, or anything else as a function. */
@@ -137,7 +136,7 @@ void emu_launch(const cudaLaunchConfig_t *config, std::function<void()> body)
     if (n_blocks(grid.get()) == 0 || grid->blocks.y > 65535 || grid->blocks.z > 65535)
         emu_die("a grid of that size cannot be launched");
     if (grid->threads.x * grid->threads.y * grid->threads.z > 1024) emu_die("too many threads");
-    if (grid->shared_bytes > MAX_SHARED) emu_die("too much shared memory");
+    if (grid->shared_bytes > EMU_MAX_SHARED) emu_die("too much shared memory");
     enqueue(config->stream, {grid, nullptr, {}, true});
 }
 

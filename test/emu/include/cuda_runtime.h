@@ -148,20 +148,25 @@ static inline int __ffsll(long long x)
 /* ---- atomics: one thread runs at a time --------------------------------------------------------
  */
 
-template <class T, class V> static inline T atomicAdd(T *p, V value)
+#define EMU_UNREPORTED __attribute__((noinline, no_sanitize("thread")))
+
+template <class T, class V> static EMU_UNREPORTED T atomicAdd(T *p, V value)
 {
+    emu_access(emu_this, p, sizeof(T), EMU_ATOMIC, __builtin_return_address(0));
     T old = *p;
     *p = (T)(old + value);
     return old;
 }
-template <class T, class V> static inline T atomicOr(T *p, V value)
+template <class T, class V> static EMU_UNREPORTED T atomicOr(T *p, V value)
 {
+    emu_access(emu_this, p, sizeof(T), EMU_ATOMIC, __builtin_return_address(0));
     T old = *p;
     *p = (T)(old | value);
     return old;
 }
-template <class T, class V> static inline T atomicMax(T *p, V value)
+template <class T, class V> static EMU_UNREPORTED T atomicMax(T *p, V value)
 {
+    emu_access(emu_this, p, sizeof(T), EMU_ATOMIC, __builtin_return_address(0));
     T old = *p;
     if ((T)value > old) *p = (T)value;
     return old;

@@ -74,6 +74,7 @@ static inline void copy_async(void *dst, const void *src, int n_bytes)
 {
     if ((uintptr_t)dst % 16 != 0 || (n_bytes > 0 && (uintptr_t)src % 16 != 0))
         emu_die("a copy is not aligned to 16 bytes");
+    emu_access(emu_this, dst, 16, EMU_WRITE, emu_here());
     memset(dst, 0xff, 16);
     emu_this->open.push_back({(char *)dst, (const char *)src, n_bytes});
 }
@@ -89,6 +90,7 @@ template <int N> static inline void copy_wait(void)
     auto *groups = &emu_this->groups;
     for (; groups->size() > N; groups->erase(groups->begin()))
         for (const emu_copy &copy : groups->front()) {
+            emu_access(emu_this, copy.dst, 16, EMU_WRITE, emu_here());
             memcpy(copy.dst, copy.src, (size_t)copy.n_bytes);
             memset(copy.dst + copy.n_bytes, 0, 16 - (size_t)copy.n_bytes);
         }
@@ -98,18 +100,19 @@ struct emu_ldmatrix {
     const char *row;
     uint32_t *r;
     bool is_transposed;
+    const void *where;
 };
 void emu_ldmatrix_all(emu_warp &warp);
 
 static inline __attribute__((always_inline)) void load_matrices(uint32_t (&r)[4], const void *row)
 {
-    emu_ldmatrix mine = {(const char *)row, r, false};
+    emu_ldmatrix mine = {(const char *)row, r, false, emu_here()};
     emu_meet(~0u, EMU_LDMATRIX, &mine, emu_ldmatrix_all);
 }
 static inline __attribute__((always_inline)) void load_matrices_transposed(uint32_t (&r)[4],
                                                                            const void *row)
 {
-    emu_ldmatrix mine = {(const char *)row, r, true};
+    emu_ldmatrix mine = {(const char *)row, r, true, emu_here()};
     emu_meet(~0u, EMU_LDMATRIX, &mine, emu_ldmatrix_all);
 }
 
