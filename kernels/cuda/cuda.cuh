@@ -22,8 +22,8 @@ struct cuda_device {
 struct cublas *cublas_open(void);
 void cublas_close(struct cublas *c);
 
-/* Partial results live in the workspace from one kernel's split work to its merge; nothing in it
- * outlives an operation.  Tickets are zero between operations. */
+/* Partial results live in the workspace from a kernel's split work to its merge; nothing in it
+ * outlives the kernel.  Tickets are zero between kernels. */
 struct cuda_stream {
     struct stream base;
     const struct cuda_device *dev; /* borrowed */

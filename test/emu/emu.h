@@ -4,14 +4,17 @@
  * a barrier, at an operation of its warp, or for the kernel before (programmatic launch).  Blocks
  * run one after another, in an order that the schedule chooses, so a block must not wait for
  * another. Warps, and lanes inside a warp, take turns as the schedule chooses; every launch has the
- * next schedule, always the same ones in one process, so a test meets many and is repeatable.
+ * next schedule, always the same ones in one process, so a test meets many and is repeatable. Every
+ * test runs twice, with other schedules (memory.cpp), and must leave the same bits.
  *
  * What it catches, by ending the process with a message, or by wrong numbers:
- *   - a missing barrier or wait: shared memory, and the target of a cp.async until it is waited
- * for, hold 0xff (NaN, -1), and another schedule reads that or a neighbour's old value;
+ *   - a missing barrier or wait: shared memory is 0xff at first (NaN, -1), and so is the target of
+ *     a cp.async until it is waited for;
  *   - a read before the kernel that writes has run: a programmatic kernel's first blocks run up to
  *     its wait before the kernel in front of it;
  *   - a race of two threads on shared memory (race.cpp), whatever the schedule makes of it;
+ *   - results that depend on the schedule, such as sums in the order of arrival;
+ *   - what a kernel leaves in the stream's workspace for another one, and tickets not given back;
  *   - divergent barriers and warp operations, lanes missing from a mask, a deadlock;
  *   - an access behind shared or global memory: the next page is not there, and bytes between the
  *     end and the page are checked when the block ends or the memory is freed.
@@ -82,8 +85,7 @@ struct emu_block {
     std::vector<emu_warp> warps;
     unsigned n_done, n_at_barrier;
     int barrier_line; /* of the source, where the waiting threads stand */
-    char *shared, *shared_map;
-    size_t shared_map_bytes;
+    char *shared;
     uint64_t random;
     struct emu_cell *cells; /* who used which place in shared memory (race.cpp) */
     uint64_t epoch;         /* another number behind each barrier, of each block */
@@ -132,7 +134,11 @@ void emu_check_tail(const char *memory, size_t bytes, const char *what);
 
 uint64_t emu_random(uint64_t *state);
 
-/* Every launch from now on has this schedule; -1: each has the next one, as at start. */
-void emu_set_schedule(int64_t schedule);
+/* Launches from now on have this schedule, the next one and so on. */
+void emu_set_schedule(uint64_t schedule);
+
+/* Fills the workspaces of all streams with NaN; ends the process if a ticket is not zero. */
+void emu_spoil_workspaces(void);
+void emu_check_tickets(void);
 
 #endif

@@ -2,6 +2,7 @@
  * runs. */
 #include "test/emu/planted.h"
 #include "test/kernels.h"
+#include "test/runs.h"
 #include "test/test.h"
 
 #include <stdio.h>
@@ -231,6 +232,57 @@ static void be_impatient(struct bed *b, bool is_right)
 TEST(a_programmatic_kernel_that_never_waits_is_caught)
 {
     check_caught(be_impatient, &anything, "without waiting");
+}
+
+static void keep_in_workspace(struct bed *b, bool is_right)
+{
+    planted_workspace(b->k.stream, b->out, is_right);
+}
+
+TEST(what_a_kernel_leaves_in_the_workspace_is_gone_behind_it)
+{
+    check_caught(keep_in_workspace, &own, "wrong numbers");
+}
+
+static void take_ticket(struct bed *b, bool is_right)
+{
+    planted_ticket(b->k.stream, is_right);
+}
+
+TEST(a_ticket_that_is_not_given_back_is_caught)
+{
+    check_caught(take_ticket, &anything, "left a ticket");
+}
+
+/* The digest (test/runs.h) of blocks that write their numbers, or their turns. */
+static uint64_t digest_of_turns(bool is_ordered, int run)
+{
+    int ends[2];
+    uint64_t digest = 0;
+    CHECK_INT(pipe(ends), ==, 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        test_begin_run(run);
+        struct bed b = open_bed();
+        stream_fill(b.k.stream, b.in, 0, sizeof(int32_t));
+        planted_turns(b.k.stream, b.out, b.in, is_ordered);
+        stream_wait(b.k.stream);
+        kernels_close(&b.k);
+        digest = test_digest();
+        _exit(write(ends[1], &digest, sizeof(digest)) != sizeof(digest));
+    }
+    waitpid(child, NULL, 0);
+    CHECK_INT(read(ends[0], &digest, sizeof(digest)), ==, (int)sizeof(digest));
+    close(ends[0]);
+    close(ends[1]);
+    return digest;
+}
+
+TEST(runs_with_other_schedules_have_other_digests_where_the_schedule_matters)
+{
+    CHECK(digest_of_turns(true, 0) == digest_of_turns(true, 1));
+    CHECK(digest_of_turns(false, 0) != digest_of_turns(false, 1));
 }
 
 /* Kernels that add 1 to what the one before has written, as a graph or one by one. */

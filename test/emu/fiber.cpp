@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include <map>
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -14,7 +16,6 @@
 enum {
     PAGE_BYTES = 4096,
     STACK_BYTES = 64 << 10,
-    TAIL_ALIGNMENT = 256, /* of the start of guarded memory, as cudaMalloc promises */
 };
 
 emu_block *emu_this_block;
@@ -244,26 +245,22 @@ void emu_meet(uint32_t mask, int operation, void *mine, void (*all)(emu_warp &))
 /* ---- blocks ------------------------------------------------------------------------------------
  */
 
-char *emu_guarded(size_t bytes, char **map, size_t *map_bytes)
-{
-    size_t rounded = (bytes + TAIL_ALIGNMENT - 1) / TAIL_ALIGNMENT * TAIL_ALIGNMENT;
-    size_t body = (rounded + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    *map_bytes = body + 2 * PAGE_BYTES;
-    *map = (char *)mmap(NULL, *map_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (*map == MAP_FAILED) return NULL;
-    if (mprotect(*map, PAGE_BYTES, PROT_NONE) != 0 ||
-        mprotect(*map + PAGE_BYTES + body, PAGE_BYTES, PROT_NONE) != 0)
-        emu_die("no guard page");
-    char *memory = *map + PAGE_BYTES + body - rounded;
-    memset(memory + bytes, 0xff, rounded - bytes);
-    return memory;
-}
+/* Shared memory that no block uses, by its size. */
+static std::map<size_t, std::vector<char *>> free_shared;
 
-void emu_check_tail(const char *memory, size_t bytes, const char *what)
+static char *shared_new(size_t bytes)
 {
-    for (size_t i = bytes; i % TAIL_ALIGNMENT != 0; i++)
-        if ((unsigned char)memory[i] != 0xff) emu_die(what);
+    std::vector<char *> *free = &free_shared[bytes];
+    char *shared, *map;
+    size_t map_bytes;
+    if (free->empty()) {
+        shared = emu_guarded(bytes, &map, &map_bytes);
+        if (shared == NULL) emu_die("no shared memory");
+        return shared;
+    }
+    shared = free->back();
+    free->pop_back();
+    return shared;
 }
 
 emu_block *emu_block_new(emu_grid *grid, emu_dim index)
@@ -275,8 +272,7 @@ emu_block *emu_block_new(emu_grid *grid, emu_dim index)
     block->fibers.resize(n);
     block->warps.resize((n + 31) / 32);
     block->random = (grid->schedule + 1) * 0x9e3779b97f4a7c15ull ^ (index.x * 7919 + index.y + 1);
-    block->shared = emu_guarded(grid->shared_bytes, &block->shared_map, &block->shared_map_bytes);
-    if (block->shared == NULL) emu_die("no shared memory");
+    block->shared = shared_new(grid->shared_bytes);
     block->cells = emu_cells_new();
     block->epoch = emu_next_epoch();
     memset(block->shared, 0xff, grid->shared_bytes);
@@ -333,7 +329,7 @@ bool emu_block_run(emu_block *block)
 void emu_block_free(emu_block *block)
 {
     emu_check_tail(block->shared, block->grid->shared_bytes, "a write behind shared memory");
-    munmap(block->shared_map, block->shared_map_bytes);
+    free_shared[block->grid->shared_bytes].push_back(block->shared);
     emu_cells_free(block->cells);
     for (emu_fiber &fiber : block->fibers) free_stacks.push_back(fiber.stack);
     delete block;

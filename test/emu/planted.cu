@@ -137,6 +137,28 @@ static __global__ void add_one_kernel(int32_t *out, const int32_t *in, bool wait
     out[threadIdx.x] = 1 + (waits_first ? in[threadIdx.x] : early);
 }
 
+/* out[i] = i, or the turn of block i. */
+static __global__ void turn_kernel(int32_t *out, int32_t *turn, bool is_ordered)
+{
+    grid_wait();
+    if (threadIdx.x == 0) out[blockIdx.x] = is_ordered ? (int32_t)blockIdx.x : atomicAdd(turn, 1);
+}
+
+/* workspace[i] = i and out = workspace, each if it is asked for. */
+static __global__ void workspace_kernel(int32_t *out, int32_t *workspace, bool writes, bool reads)
+{
+    grid_wait();
+    if (writes) workspace[threadIdx.x] = (int32_t)threadIdx.x;
+    if (reads) out[threadIdx.x] = workspace[threadIdx.x];
+}
+
+static __global__ void ticket_kernel(int32_t *ticket, bool gives_back)
+{
+    grid_wait();
+    *ticket += 1;
+    if (gives_back) *ticket = 0;
+}
+
 static __global__ void impatient_kernel(int32_t *out)
 {
     out[threadIdx.x] = (int32_t)threadIdx.x;
@@ -207,4 +229,21 @@ void planted_chain(struct stream *s, int32_t *out, int n, bool waits_first)
 void planted_impatience(struct stream *s, int32_t *out)
 {
     launch(s, impatient_kernel, 1, N, 0, out);
+}
+
+void planted_turns(struct stream *s, int32_t *out, int32_t *turn, bool is_ordered)
+{
+    launch(s, turn_kernel, N, 32, 0, out, turn, is_ordered);
+}
+
+void planted_workspace(struct stream *s, int32_t *out, bool is_one_kernel)
+{
+    int32_t *workspace = (int32_t *)cuda_stream_of(s)->workspace;
+    if (!is_one_kernel) launch(s, workspace_kernel, 1, N, 0, out, workspace, true, false);
+    launch(s, workspace_kernel, 1, N, 0, out, workspace, is_one_kernel, true);
+}
+
+void planted_ticket(struct stream *s, bool gives_back)
+{
+    launch(s, ticket_kernel, 1, 1, 0, cuda_stream_of(s)->tickets, gives_back);
 }

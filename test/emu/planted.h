@@ -20,6 +20,10 @@ void planted_vote(struct stream *s, int32_t *out, uint32_t mask);
 void planted_divergence(struct stream *s, int32_t *out);
 /* n kernels; out [n + 1][128], each row is the one before plus 1. */
 void planted_chain(struct stream *s, int32_t *out, int n, bool waits_first);
+/* *turn is 0. */
+void planted_turns(struct stream *s, int32_t *out, int32_t *turn, bool is_ordered);
+void planted_workspace(struct stream *s, int32_t *out, bool is_one_kernel);
+void planted_ticket(struct stream *s, bool gives_back);
 void planted_impatience(struct stream *s, int32_t *out);
 
 #endif

@@ -33,8 +33,8 @@ static std::vector<emu_cell *> free_cells; /* for the largest block each */
 
 emu_cell *emu_cells_new(void)
 {
-    if (free_cells.empty())
-        return (emu_cell *)calloc(EMU_MAX_SHARED / CELL_BYTES, sizeof(emu_cell));
+    if (free_cells.empty()) /* 16 bytes more, for an access that ends behind the last */
+        return (emu_cell *)calloc(EMU_MAX_SHARED / CELL_BYTES + 8, sizeof(emu_cell));
     emu_cell *cells = free_cells.back();
     free_cells.pop_back();
     return cells;
@@ -138,10 +138,17 @@ void emu_access(const emu_fiber *by, const void *p, size_t bytes, enum emu_acces
 /* ---- what the compiler calls -------------------------------------------------------------------
  */
 
+/* Most accesses are of other memory: they shall cost little. */
+static inline bool is_shared(const void *p)
+{
+    const emu_block *block = emu_this_block;
+    return block != NULL && (size_t)((const char *)p - block->shared) < block->grid->shared_bytes;
+}
+
 #define HOOK(name, bytes, access)                                                                  \
     extern "C" void name(void *p)                                                                  \
     {                                                                                              \
-        if (emu_this != NULL) emu_access(emu_this, p, bytes, access, __builtin_return_address(0)); \
+        if (is_shared(p)) emu_access(emu_this, p, bytes, access, __builtin_return_address(0));     \
     }
 #define HOOKS(bytes)                                                                               \
     HOOK(__tsan_read##bytes, bytes, EMU_READ)                                                      \
@@ -157,12 +164,12 @@ HOOK(__tsan_vptr_read, sizeof(void *), EMU_READ)
 
 extern "C" void __tsan_read_range(void *p, size_t bytes)
 {
-    if (emu_this != NULL) emu_access(emu_this, p, bytes, EMU_READ, __builtin_return_address(0));
+    if (is_shared(p)) emu_access(emu_this, p, bytes, EMU_READ, __builtin_return_address(0));
 }
 
 extern "C" void __tsan_write_range(void *p, size_t bytes)
 {
-    if (emu_this != NULL) emu_access(emu_this, p, bytes, EMU_WRITE, __builtin_return_address(0));
+    if (is_shared(p)) emu_access(emu_this, p, bytes, EMU_WRITE, __builtin_return_address(0));
 }
 
 extern "C" void __tsan_vptr_update(void **, void *)

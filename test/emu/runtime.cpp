@@ -1,12 +1,8 @@
-/* The runtime's host side: memory, streams, events, graphs (include/cuda_runtime.h). */
+/* The runtime's host side: streams, events, graphs (include/cuda_runtime.h). */
 #include <cuda_runtime.h>
-
-#include <stdlib.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <deque>
-#include <map>
 #include <memory>
 
 enum {
@@ -41,12 +37,11 @@ struct emu_graph {
 /* ---- kernels -----------------------------------------------------------------------------------
  */
 
-static int64_t fixed_schedule = -1;
-static uint64_t n_launches;
+static uint64_t next_schedule;
 
-void emu_set_schedule(int64_t schedule)
+void emu_set_schedule(uint64_t schedule)
 {
-    fixed_schedule = schedule;
+    next_schedule = schedule;
 }
 
 static emu_dim block_index(const emu_grid *grid, size_t i)
@@ -100,10 +95,12 @@ static void run_first(emu_stream *s)
     }
     work w = std::move(s->queue.front());
     s->queue.pop_front();
+    if (w.is_kernel) emu_spoil_workspaces();
     if (w.grid)
         run_kernel(&w);
     else
         w.run();
+    if (w.is_kernel) emu_check_tickets();
 }
 
 static void enqueue(emu_stream *s, work w)
@@ -114,10 +111,7 @@ static void enqueue(emu_stream *s, work w)
     }
     if (w.grid) { /* a graph's kernels are launched again and again */
         w.grid = std::make_shared<emu_grid>(*w.grid);
-        uint64_t schedule =
-            fixed_schedule >= 0 ? (uint64_t)fixed_schedule : n_launches % N_SCHEDULES;
-        n_launches++;
-        w.grid->schedule = schedule;
+        w.grid->schedule = next_schedule++ % N_SCHEDULES;
     }
     s->queue.push_back(std::move(w));
 }
@@ -145,14 +139,8 @@ void emu_library(cudaStream_t s, std::function<void()> run)
     enqueue(s, {nullptr, std::move(run), {}, true});
 }
 
-/* ---- device and memory -------------------------------------------------------------------------
+/* ---- the device --------------------------------------------------------------------------------
  */
-
-struct mapping {
-    char *map;
-    size_t map_bytes, bytes;
-};
-static std::map<void *, mapping> mappings;
 
 const char *cudaGetErrorString(cudaError_t error)
 {
@@ -184,48 +172,6 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int)
 cudaError_t cudaMemGetInfo(size_t *n_free, size_t *total)
 {
     *n_free = *total = (size_t)8 << 30;
-    return cudaSuccess;
-}
-
-cudaError_t cudaMalloc(void **p, size_t bytes)
-{
-    mapping m = {NULL, 0, bytes};
-    *p = emu_guarded(bytes, &m.map, &m.map_bytes);
-    if (*p == NULL) return cudaErrorMemoryAllocation;
-    mappings[*p] = m;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFree(void *p)
-{
-    if (p == NULL) return cudaSuccess;
-    auto found = mappings.find(p);
-    if (found == mappings.end()) emu_die("freed memory was never taken");
-    emu_check_tail((char *)p, found->second.bytes, "a write behind global memory");
-    munmap(found->second.map, found->second.map_bytes);
-    mappings.erase(found);
-    return cudaSuccess;
-}
-
-cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned)
-{
-    return cudaMalloc(p, bytes);
-}
-
-cudaError_t cudaFreeHost(void *p)
-{
-    return cudaFree(p);
-}
-
-cudaError_t cudaMemset(void *p, int byte, size_t bytes)
-{
-    memset(p, byte, bytes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, cudaMemcpyKind)
-{
-    memcpy(dst, src, bytes);
     return cudaSuccess;
 }
 
