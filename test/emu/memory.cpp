@@ -161,15 +161,3 @@ cudaError_t cudaFreeHost(void *p)
 {
     return cudaFree(p);
 }
-
-cudaError_t cudaMemset(void *p, int byte, size_t bytes)
-{
-    memset(p, byte, bytes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, cudaMemcpyKind)
-{
-    memcpy(dst, src, bytes);
-    return cudaSuccess;
-}

@@ -139,7 +139,7 @@ void emu_library(cudaStream_t s, std::function<void()> run)
     enqueue(s, {nullptr, std::move(run), {}, true});
 }
 
-/* ---- the device --------------------------------------------------------------------------------
+/* ---- device and memory -------------------------------------------------------------------------
  */
 
 const char *cudaGetErrorString(cudaError_t error)
@@ -172,6 +172,18 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int)
 cudaError_t cudaMemGetInfo(size_t *n_free, size_t *total)
 {
     *n_free = *total = (size_t)8 << 30;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemset(void *p, int byte, size_t bytes)
+{
+    memset(p, byte, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, cudaMemcpyKind)
+{
+    memcpy(dst, src, bytes);
     return cudaSuccess;
 }
 
