@@ -56,8 +56,8 @@ $(LIB): $(call obj,$(LIB_SRC) $(SRV_SRC))
 	@ar rcs $@ $^
 
 # What tests share; a test links the parts that it names.
-$(BUILD)/libtest.a: $(call obj,test/golden.c test/image_file.c test/kernels.c test/pages.c \
-		test/opbed.c)
+$(BUILD)/libtest.a: $(call obj,test/draftbed.c test/golden.c test/image_file.c test/kernels.c \
+		test/pages.c test/opbed.c)
 	@rm -f $@
 	@ar rcs $@ $^
 
