@@ -56,8 +56,8 @@ $(LIB): $(call obj,$(LIB_SRC) $(SRV_SRC))
 	@ar rcs $@ $^
 
 # What tests share; a test links the parts that it names.
-$(BUILD)/libtest.a: $(call obj,test/golden.c test/image_file.c test/kernels.c test/pages.c \
-		test/opbed.c)
+$(BUILD)/libtest.a: $(call obj,test/draftbed.c test/golden.c test/image_file.c test/kernels.c \
+		test/pages.c test/opbed.c)
 	@rm -f $@
 	@ar rcs $@ $^
 
@@ -89,6 +89,8 @@ ifneq ($(SANITIZE),)
 CXXFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
 endif
 EMU_FLAGS  := -Itest/emu/include -I. -MMD -MP
+# Kernels report their accesses to test/emu/race.cpp, unless a sanitizer watches already.
+EMU_RACES  := $(if $(SANITIZE),,-fsanitize=thread)
 EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test/emu/*.cu)) \
               $(patsubst %.cpp,$(BUILD)/emu/%.o,$(wildcard test/emu/*.cpp)) $(BUILD)/emu/device.o
 OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention_test \
@@ -96,11 +98,11 @@ OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention
               tree_test vision_attention_test
 CUDA_TYPES := bf16 f16
 EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
-              $(OP_TESTS) emulator_test table_test))
+              $(OP_TESTS) emulator_test table_test vision_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
-	$(CXX) $(EMU_FLAGS) $(CXXFLAGS) -x c++ -c -o $@ $<
+	$(CXX) $(EMU_FLAGS) $(CXXFLAGS) $(EMU_RACES) -x c++ -c -o $@ $<
 
 $(BUILD)/emu/%.o: %.cpp Makefile
 	@mkdir -p $(@D)
@@ -143,11 +145,15 @@ test-emu: emu-tests
 NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc))
 NVCC_FLAGS := -std=c++20 -O3 -lineinfo -I. -Xptxas -v,-warn-spills,-Werror \
               -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=sm_80
+# cuBLAS beside nvcc, from install-deps or from Python's packages; evaluated when it is needed.
+FIND_CUBLAS   = scripts/find-cublas $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUBLAS_CFLAGS = $(eval CUBLAS_CFLAGS := $(shell $(FIND_CUBLAS)))$(CUBLAS_CFLAGS)
+CUBLAS_LIBS   = $(eval CUBLAS_LIBS := $(shell $(FIND_CUBLAS) --libs))$(CUBLAS_LIBS)
 CUDA_OBJ   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
 
 $(BUILD)/cuda/%.o: %.cu $(wildcard kernels/*.h kernels/cuda/*.cuh) Makefile
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -c -o $@ $< 2>$(@:.o=.log) || { cat $(@:.o=.log); rm -f $@; exit 1; }
+	$(NVCC) $(NVCC_FLAGS) $(CUBLAS_CFLAGS) -c -o $@ $< 2>$(@:.o=.log) || { cat $(@:.o=.log); rm -f $@; exit 1; }
 
 ifeq ($(NVCC),)
 cuda-check:

@@ -54,11 +54,11 @@ struct gemm_args {
     bool add, y_is_float;
 };
 
-/* The same for the vision tower, by the device's library; w is plain [n_out][n_in] act.  Bits may
- * depend on n.  `add` goes with ACT_NONE only. */
+/* The same for the vision tower, by the device's library; w is plain [n_out][n_in] act, bias
+ * [n_out] act or NULL.  Bits may depend on n.  `add` goes with ACT_NONE only; an activation may see
+ * the sum as act holds it. */
 struct matmul_args {
-    const void *w, *x;
-    const float *bias;
+    const void *w, *x, *bias;
     void *y;
     int32_t n, n_out, n_in, ldx, ldy;
     enum activation activation;

@@ -10,6 +10,13 @@
 #define TEST_DEVICE "cpu"
 #endif
 
+struct device *kernels_device(void)
+{
+    struct device *dev = device_open(TEST_DEVICE, 2);
+    CHECK(dev != NULL);
+    return dev;
+}
+
 void kernels_open(struct kernels *k)
 {
     *k = (struct kernels){.dev = device_open(TEST_DEVICE, 0)};

@@ -46,14 +46,25 @@ size_t pages_at(const struct pages *p, int layer, int seat, int kv_head, int slo
     return ((page * p->pool.n_kv_heads + kv_head) * PAGE_LEN + slot % PAGE_LEN) * p->pool.head_dim;
 }
 
+/* A number of (-1, 1) for each pair; by MurmurHash3's last steps, so that no pattern is in them. */
+static float hashed(uint32_t a, uint32_t b)
+{
+    uint32_t h = a * 0x85ebca6bu + b + 1;
+    for (int step = 0; step < 2; step++) {
+        h = (h ^ h >> 16) * 0x85ebca6bu;
+        h = (h ^ h >> 13) * 0xc2b2ae35u;
+    }
+    return ((float)(h >> 8) + 0.5F) * 0x1p-23F - 1;
+}
+
 void pages_fill(struct pages *p, int layer, int seat, int slot, int token)
 {
     for (int h = 0; h < p->pool.n_kv_heads; h++)
         for (int i = 0; i < p->pool.head_dim; i++) {
             size_t at = pages_at(p, layer, seat, h, slot) + i;
-            double phase = (token + 1) * 12.9898 + (h * 300 + i + 1) * 78.233;
-            p->key[at] = kernels_round_act(p->k, (float)(2 * sin(phase * 43.7)));
-            p->value[at] = kernels_round_act(p->k, (float)cos(phase * 57.3));
+            const uint32_t place = (uint32_t)(2 * (h * 300 + i));
+            p->key[at] = kernels_round_act(p->k, 2 * hashed((uint32_t)token, place));
+            p->value[at] = kernels_round_act(p->k, hashed((uint32_t)token, place + 1));
         }
 }
 

@@ -1,8 +1,11 @@
 #include "test/test.h"
 
+#include "test/runs.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -68,20 +71,58 @@ const char *test_path(const char *relative)
     return path;
 }
 
-/* Runs one test in a child and returns its exit status, or 128 + signal. */
-static int run_one(int i)
+__attribute__((weak)) int test_n_runs(void)
+{
+    return 1;
+}
+
+__attribute__((weak)) void test_begin_run(int run)
+{
+    (void)run;
+}
+
+__attribute__((weak)) uint64_t test_digest(void)
+{
+    return 0;
+}
+
+/* Runs one test in a child, which leaves its digest, and returns its exit status, or 128 + signal.
+ */
+static int run_once(int i, int run, uint64_t *digest)
 {
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
         alarm(TIMEOUT_S);
+        test_begin_run(run);
         tests[i].run();
+        *digest = test_digest();
         fflush(stdout);
         exit(0); /* not _exit: a leak checker reports here */
     }
     int status;
     if (child < 0 || waitpid(child, &status, 0) != child) return EXIT_FAILED;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Runs one test as often as is wanted; the first status that is not 0. */
+static int run_one(int i)
+{
+    static uint64_t *digest; /* shared with the children */
+    uint64_t first = 0;
+    if (digest == NULL)
+        digest =
+            mmap(NULL, sizeof(*digest), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (digest == MAP_FAILED) abort();
+    for (int run = 0; run < test_n_runs(); run++) {
+        int status = run_once(i, run, digest);
+        if (status != 0) return status;
+        if (run == 0) first = *digest;
+        if (*digest == first) continue;
+        printf("# run %d of this test has other results than the first one\n", run + 1);
+        return EXIT_FAILED;
+    }
+    return 0;
 }
 
 /* With arguments, runs only the tests whose names contain one of them. */

@@ -12,7 +12,7 @@ static void finish_row(const struct matmul_args *a, float *y)
     for (int col = 0; col < a->n_out; col += VEC) {
         int n = a->n_out - col < VEC ? a->n_out - col : VEC;
         vec value = vec_load_n(y + col, n);
-        if (a->bias != NULL) value += vec_load_n(a->bias + col, n);
+        if (a->bias != NULL) value += vec_load_n((const float *)a->bias + col, n);
         vec_store_n(y + col, vec_activate(value, a->activation), n);
     }
 }

@@ -26,7 +26,7 @@ constexpr int PLAN_THREADS = 512, MERGE_THREADS = 256;
 struct attention_unit {
     int32_t row0, n_rows;
     int32_t first_page, n_pages;
-    int32_t partial; /* slot of row0's sums in the workspace, -1 if the unit is all of the tile */
+    int32_t partial; /* slot of row0's sums, -1 if the unit is all of the tile */
 };
 
 struct attention_plan {
@@ -144,21 +144,21 @@ static __global__ void __launch_bounds__(PLAN_THREADS)
     if (threadIdx.x == 0) plan->n_units = shared->n_units;
 }
 
-/* Slots of the workspace; each holds, for all heads, [D] of o, and behind all of these max and sum.
+/* Slots for partial sums; each holds, for all heads, [D] of o, and behind all of these max and sum.
  */
 template <int D> __host__ __device__ __forceinline__ int n_partials(int n_heads)
 {
-    return WORKSPACE_FLOATS / (n_heads * (D + 2));
+    return PARTIAL_FLOATS / (n_heads * (D + 2));
 }
 template <int D>
-__device__ __forceinline__ float *partial_o(float *workspace, int slot, int head, int n_heads)
+__device__ __forceinline__ float *partial_o(float *partials, int slot, int head, int n_heads)
 {
-    return workspace + ((size_t)slot * n_heads + head) * D;
+    return partials + ((size_t)slot * n_heads + head) * D;
 }
 template <int D>
-__device__ __forceinline__ float2 *partial_sum(float *workspace, int slot, int head, int n_heads)
+__device__ __forceinline__ float2 *partial_sum(float *partials, int slot, int head, int n_heads)
 {
-    float *behind = workspace + (size_t)n_partials<D>(n_heads) * n_heads * D;
+    float *behind = partials + (size_t)n_partials<D>(n_heads) * n_heads * D;
     return (float2 *)behind + (size_t)slot * n_heads + head;
 }
 
@@ -176,7 +176,7 @@ __device__ __forceinline__ void write_partial(const struct attend_state<D> *stat
 template <class T, int D>
 static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
     attention_kernel(const __grid_constant__ struct attention_args a,
-                     const struct attention_plan *plan, float *workspace)
+                     const struct attention_plan *plan, float *partials)
 {
     struct attend_shared<T, D> *shared = (struct attend_shared<T, D> *)shared_memory();
     struct page_tile *queries = (struct page_tile *)(shared + 1);
@@ -208,8 +208,8 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
                     (T *)a.out + ((size_t)(unit.row0 + i) * a.n_heads + head) * head_dim, head_dim);
             else
                 write_partial<D>(&state, row,
-                                 partial_o<D>(workspace, unit.partial + i, head, a.n_heads),
-                                 partial_sum<D>(workspace, unit.partial + i, head, a.n_heads));
+                                 partial_o<D>(partials, unit.partial + i, head, a.n_heads),
+                                 partial_sum<D>(partials, unit.partial + i, head, a.n_heads));
         }
         __syncthreads(); /* before the next unit comes into shared memory */
     }
@@ -219,7 +219,7 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
 template <class T, int D>
 static __global__ void __launch_bounds__(MERGE_THREADS)
     merge_kernel(const __grid_constant__ struct attention_args a, const struct attention_plan *plan,
-                 float *workspace)
+                 float *partials)
 {
     const int lane = threadIdx.x % 32, head_dim = a.pool.head_dim;
     const int i = blockIdx.x * (MERGE_THREADS / 32) + threadIdx.x / 32;
@@ -230,7 +230,7 @@ static __global__ void __launch_bounds__(MERGE_THREADS)
     const int stride = plan->row_stride[r];
     if (n_units == 1) return;
     const float2 mine = lane < n_units
-                            ? *partial_sum<D>(workspace, slot + lane * stride, head, a.n_heads)
+                            ? *partial_sum<D>(partials, slot + lane * stride, head, a.n_heads)
                             : float2{-INFINITY, 0};
     float max = mine.x;
     for (int distance = 16; distance > 0; distance /= 2)
@@ -240,9 +240,8 @@ static __global__ void __launch_bounds__(MERGE_THREADS)
     float sum = 0, o[4] = {};
 #pragma unroll 8
     for (int unit = 0; unit < n_units; unit++) {
-        const float4 part =
-            *(const float4 *)(partial_o<D>(workspace, slot + unit * stride, head, a.n_heads) +
-                              column);
+        const float4 part = *(
+            const float4 *)(partial_o<D>(partials, slot + unit * stride, head, a.n_heads) + column);
         const float w = __shfl_sync(~0u, weight, unit);
         sum += w * __shfl_sync(~0u, mine.y, unit);
         o[0] += w * part.x;
@@ -264,9 +263,9 @@ static void launch_attention(struct stream *s, const struct attention_args *a)
     const struct attention_plan *plan = (const struct attention_plan *)stream->plan;
     const size_t shared_bytes = sizeof(struct attend_shared<T, D>) + sizeof(struct page_tile);
     launch(s, attention_kernel<T, D>, 2 * stream->dev->n_sms, ATTEND_THREADS, shared_bytes, *a,
-           plan, stream->workspace);
+           plan, stream->partials);
     launch(s, merge_kernel<T, D>, ceil_div(a->rows.max * a->n_heads, MERGE_THREADS / 32),
-           MERGE_THREADS, 0, *a, plan, stream->workspace);
+           MERGE_THREADS, 0, *a, plan, stream->partials);
 }
 
 template <class T> void cuda_attention(struct stream *s, const struct attention_args *a)

@@ -15,10 +15,15 @@ struct cuda_device {
     struct device base;
     int n_sms;
     bool has_programmatic; /* dependent launch: sm_90 and later */
+    struct cublas *cublas;
 };
 
-/* Partial results live in the workspace from one kernel's split work to its merge; nothing in it
- * outlives an operation.  Tickets are zero between operations. */
+/* cuBLASLt and what it chose for the shapes it has seen (matmul.cu). */
+struct cublas *cublas_open(void);
+void cublas_close(struct cublas *c);
+
+/* Partial results live in the workspace from a kernel's split work to its merge; nothing in it
+ * outlives the kernel.  Tickets are zero between kernels. */
 struct cuda_stream {
     struct stream base;
     const struct cuda_device *dev; /* borrowed */
@@ -26,10 +31,12 @@ struct cuda_stream {
     float *workspace; /* [WORKSPACE_FLOATS] */
     int32_t *tickets; /* [N_TICKETS] */
     void *plan;       /* [PLAN_BYTES] attention's, from one ops->plan to the next */
+    float *partials;  /* [PARTIAL_FLOATS] attention's, until they are merged */
 };
 
 enum {
-    WORKSPACE_FLOATS = 64 << 20, /* 256 MiB: attention of 512 rows, 32 heads of 128, 31 units */
+    WORKSPACE_FLOATS = 32 << 20,
+    PARTIAL_FLOATS = 64 << 20, /* 512 rows, 28 heads of 128, 32 units */
     N_TICKETS = 1 << 16,
     PLAN_ROWS = 2048,
     PLAN_BYTES = 2 << 20,
@@ -51,6 +58,14 @@ static inline struct cuda_stream *cuda_stream_of(struct stream *s)
         cudaError_t error_ = (call);                                                               \
         if (error_ != cudaSuccess)                                                                 \
             cuda_failed(__FILE__, __LINE__, #call, cudaGetErrorString(error_));                    \
+    } while (0)
+
+/* For files that include cublasLt.h. */
+#define CUBLAS_CHECK(call)                                                                         \
+    do {                                                                                           \
+        cublasStatus_t status_ = (call);                                                           \
+        if (status_ != CUBLAS_STATUS_SUCCESS)                                                      \
+            cuda_failed(__FILE__, __LINE__, #call, cublasLtGetStatusString(status_));              \
     } while (0)
 
 #define REQUIRE(condition)                                                                         \

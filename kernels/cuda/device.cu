@@ -48,11 +48,13 @@ static struct device *open_device(int n_threads)
     CUDA_CHECK(cudaDeviceGetAttribute(&dev->n_sms, cudaDevAttrMultiProcessorCount, 0));
     CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
     dev->has_programmatic = major >= 9;
+    dev->cublas = cublas_open();
     return &dev->base;
 }
 
 static void close_device(struct device *dev)
 {
+    cublas_close(((struct cuda_device *)dev)->cublas);
     free(dev);
 }
 
@@ -123,6 +125,7 @@ static struct stream *open_stream(struct device *dev)
     s->workspace = (float *)alloc(dev, WORKSPACE_FLOATS * sizeof(float), "the workspace");
     s->tickets = (int32_t *)alloc(dev, N_TICKETS * sizeof(int32_t), "tickets");
     s->plan = alloc(dev, PLAN_BYTES, "attention's plan");
+    s->partials = (float *)alloc(dev, PARTIAL_FLOATS * sizeof(float), "attention's sums");
     fill_now(s->tickets, 0, N_TICKETS * sizeof(int32_t));
     return &s->base;
 }
@@ -135,6 +138,7 @@ static void close_stream(struct stream *stream)
     CUDA_CHECK(cudaFree(s->workspace));
     CUDA_CHECK(cudaFree(s->tickets));
     CUDA_CHECK(cudaFree(s->plan));
+    CUDA_CHECK(cudaFree(s->partials));
     free(s);
 }
 

@@ -98,10 +98,11 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
     for (int wanted = blockIdx.y;; wanted += gridDim.y) {
         if (threadIdx.x < 32) find_run(run, &a.rows, n, wanted);
         __syncthreads();
+        const int end = run->end; /* the first warp may be at the next run when others ask again */
         if (run->first == n) break;
         append_run<T>(&a, run, head);
-        for (int row0 = run->first; row0 < run->end; row0 += ATTEND_ROWS) {
-            const int n_tile = min(ATTEND_ROWS, run->end - row0);
+        for (int row0 = run->first; row0 < end; row0 += ATTEND_ROWS) {
+            const int n_tile = min(ATTEND_ROWS, end - row0);
             if (threadIdx.x < 32)
                 set_page_tile(&run->queries, &a.rows, &a.pool, 0, head, row0, n_tile, 1);
             if (threadIdx.x == 0) { /* the lane that has set the rest */

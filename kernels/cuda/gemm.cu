@@ -21,6 +21,7 @@
  * grid_wait.  Two blocks of up to 64 rows fit an SM: this kernel's and the next product's.
  *
  * Bound by memory up to about 180 rows, by the matrix units above. */
+#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/ops.cuh"
 
@@ -83,13 +84,6 @@ __device__ __forceinline__ void gemm_load_w(T *tile, const struct gemm_problem *
     const int out0 = unit / p->n_k * GEMM_OUT;
     gemm_load<GEMM_OUT>(tile, (const T *)p->w + (size_t)out0 * p->ldw, p->ldw, p->n_out - out0,
                         unit % p->n_k * GEMM_K, p->n_in);
-}
-
-__device__ __forceinline__ float activate(float x, enum activation activation)
-{
-    if (activation == ACT_GELU) return 0.5f * x * (1 + erff(x * 0.70710678f));
-    if (activation == ACT_QUICK_GELU) return x / (1 + expf(-1.702f * x));
-    return x;
 }
 
 /* The last step, for output `out` of row r. */
@@ -280,25 +274,6 @@ template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
     launch_gemm<T>(s, &p);
 }
 
-template <class T> void cuda_matmul(struct stream *s, const struct matmul_args *a)
-{
-    REQUIRE(!a->add || a->activation == ACT_NONE);
-    struct gemm_problem p = {};
-    p.w = a->w;
-    p.ldw = a->n_in;
-    p.n_out = a->n_out;
-    p.n_in = a->n_in;
-    p.bias = a->bias;
-    p.x = a->x;
-    p.y = a->y;
-    p.max = a->n;
-    p.ldx = a->ldx;
-    p.ldy = a->ldy;
-    p.activation = a->activation;
-    p.add = a->add;
-    launch_gemm<T>(s, &p);
-}
-
 /* ---- weights -----------------------------------------------------------------------------------
  */
 
@@ -349,6 +324,5 @@ void cuda_packed_free(struct device *dev, struct packed *w)
 }
 
 FOR_BOTH_TYPES(cuda_gemm, gemm_args)
-FOR_BOTH_TYPES(cuda_matmul, matmul_args)
 template struct packed *cuda_pack<f16>(struct device *, const void *, enum dtype, int, int);
 template struct packed *cuda_pack<bf16>(struct device *, const void *, enum dtype, int, int);

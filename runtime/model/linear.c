@@ -14,7 +14,7 @@ int linear_load(struct linear *out, const struct weights *w, struct linear_names
     out->n_out = names.n * n_rows;
     out->n_in = n_in;
     if (weights_plain(&out->w, w, weight, names.n, n_in, err) != 0) return -1;
-    return has_bias ? weights_vector(&out->bias, w, bias, names.n, err) : 0;
+    return has_bias ? weights_plain(&out->bias, w, bias, names.n, 0, err) : 0;
 }
 
 void linear_done(struct linear *l, struct device *dev)

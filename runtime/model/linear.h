@@ -7,8 +7,8 @@
 #include "runtime/model/weights.h"
 
 struct linear {
-    void *w;     /* act [n_out][n_in] */
-    float *bias; /* [n_out] or NULL */
+    void *w;    /* act [n_out][n_in] */
+    void *bias; /* act [n_out] or NULL */
     int n_out, n_in;
 };
 

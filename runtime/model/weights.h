@@ -39,7 +39,8 @@ int weights_packed(struct packed **out, const struct weights *w, const struct we
 int weights_vector(float **out, const struct weights *w, const struct weights_part *parts,
                    int n_parts, struct error *err);
 
-/* The parts, each [n_rows][n_in], plain, in the device's type of activations (for ops->matmul). */
+/* The parts, each [n_rows][n_in] or, where n_in is 0, [n_rows], plain, in the device's type of
+ * activations (for ops->matmul). */
 int weights_plain(void **out, const struct weights *w, const struct weights_part *parts,
                   int n_parts, int n_in, struct error *err);
 

@@ -4,13 +4,17 @@
  * a barrier, at an operation of its warp, or for the kernel before (programmatic launch).  Blocks
  * run one after another, in an order that the schedule chooses, so a block must not wait for
  * another. Warps, and lanes inside a warp, take turns as the schedule chooses; every launch has the
- * next schedule, always the same ones in one process, so a test meets many and is repeatable.
+ * next schedule, always the same ones in one process, so a test meets many and is repeatable. Every
+ * test runs twice, with other schedules (memory.cpp), and must leave the same bits.
  *
  * What it catches, by ending the process with a message, or by wrong numbers:
- *   - a missing barrier or wait: shared memory, and the target of a cp.async until it is waited
- * for, hold 0xff (NaN, -1), and another schedule reads that or a neighbour's old value;
+ *   - a missing barrier or wait: shared memory is 0xff at first (NaN, -1), and so is the target of
+ *     a cp.async until it is waited for;
  *   - a read before the kernel that writes has run: a programmatic kernel's first blocks run up to
  *     its wait before the kernel in front of it;
+ *   - a race of two threads on shared memory (race.cpp), whatever the schedule makes of it;
+ *   - results that depend on the schedule, such as sums in the order of arrival;
+ *   - what a kernel leaves in the stream's workspace for another one, and tickets not given back;
  *   - divergent barriers and warp operations, lanes missing from a mask, a deadlock;
  *   - an access behind shared or global memory: the next page is not there, and bytes between the
  *     end and the page are checked when the block ends or the memory is freed.
@@ -22,11 +26,17 @@
 #ifndef TEST_EMU_EMU_H
 #define TEST_EMU_EMU_H
 
+#ifndef __x86_64__
+#error "the emulator runs on x86-64 only: fiber.cpp switches stacks in its code"
+#endif
+
 #include <stddef.h>
 #include <stdint.h>
 
 #include <functional>
 #include <vector>
+
+constexpr size_t EMU_MAX_SHARED = 227 << 10; /* bytes of a block on sm_90 */
 
 struct emu_dim {
     unsigned x, y, z;
@@ -57,7 +67,8 @@ struct emu_fiber {
 struct emu_warp {
     uint32_t ready, arrived, expected, exited; /* a bit each lane */
     int operation;
-    void *slot[32]; /* what each lane brought to the operation */
+    void *slot[32];   /* what each lane brought to the operation */
+    uint32_t n_syncs; /* __syncwarp of all lanes */
 };
 
 struct emu_grid {
@@ -76,9 +87,10 @@ struct emu_block {
     unsigned n_done, n_at_barrier;
     int n_voted, n_votes; /* at the barrier that fills, and at the last one that was full */
     int barrier_line;     /* of the source, where the waiting threads stand */
-    char *shared, *shared_map;
-    size_t shared_map_bytes;
+    char *shared;
     uint64_t random;
+    struct emu_cell *cells; /* who used which place in shared memory (race.cpp) */
+    uint64_t epoch;         /* another number behind each barrier, of each block */
 };
 
 extern emu_block *emu_this_block;
@@ -100,6 +112,12 @@ void emu_grid_wait(void);
 void emu_meet(uint32_t mask, int operation, void *mine, void (*all)(emu_warp &));
 enum { EMU_SYNC, EMU_SHUFFLE, EMU_BALLOT, EMU_LDMATRIX, EMU_MMA };
 
+/* A thread's use of memory; of shared memory it is compared with those of the other threads. */
+enum emu_access { EMU_READ, EMU_WRITE, EMU_ATOMIC };
+void emu_access(const emu_fiber *by, const void *p, size_t bytes, enum emu_access access,
+                const void *where);
+const void *emu_here(void); /* the caller's place in the program */
+
 /* ---- for the runtime --------------------------------------------------------------------------
  */
 
@@ -108,6 +126,10 @@ emu_block *emu_block_new(emu_grid *grid, emu_dim index);
 bool emu_block_run(emu_block *block); /* true: it has ended */
 void emu_block_free(emu_block *block);
 
+struct emu_cell *emu_cells_new(void);
+void emu_cells_free(struct emu_cell *cells);
+uint64_t emu_next_epoch(void);
+
 /* Memory with a page behind it that is not there, full of 0xff.  map_bytes is what unmaps it. */
 char *emu_guarded(size_t bytes, char **map, size_t *map_bytes);
 /* Ends the process if something was written between the end and the page. */
@@ -115,7 +137,11 @@ void emu_check_tail(const char *memory, size_t bytes, const char *what);
 
 uint64_t emu_random(uint64_t *state);
 
-/* Every launch from now on has this schedule; -1: each has the next one, as at start. */
-void emu_set_schedule(int64_t schedule);
+/* Launches from now on have this schedule, the next one and so on. */
+void emu_set_schedule(uint64_t schedule);
+
+/* Fills the workspaces of all streams with NaN; ends the process if a ticket is not zero. */
+void emu_spoil_workspaces(void);
+void emu_check_tickets(void);
 
 #endif

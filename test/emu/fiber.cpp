@@ -6,19 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include <map>
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#ifndef __x86_64__
-#error "the emulator switches stacks in x86-64 code"
-#endif
-
 enum {
     PAGE_BYTES = 4096,
     STACK_BYTES = 64 << 10,
-    TAIL_ALIGNMENT = 256, /* of the start of guarded memory, as cudaMalloc promises */
 };
 
 emu_block *emu_this_block;
@@ -211,6 +208,7 @@ void emu_barrier(int line)
     block->n_at_barrier = 0;
     block->n_votes = block->n_voted;
     block->n_voted = 0;
+    block->epoch = emu_next_epoch();
     for (emu_fiber &fiber : block->fibers)
         if (fiber.state == EMU_AT_BARRIER) set_ready(block, &fiber);
 }
@@ -247,6 +245,7 @@ void emu_meet(uint32_t mask, int operation, void *mine, void (*all)(emu_warp &))
         return;
     }
     if (all != NULL) all(*warp);
+    if (operation == EMU_SYNC && (mask | warp->exited) == ~0u) warp->n_syncs++;
     warp->arrived = 0;
     for (uint32_t left = warp->expected; left != 0; left &= left - 1)
         set_ready(block, &block->fibers[emu_this->warp * 32 + __builtin_ctz(left)]);
@@ -255,26 +254,22 @@ void emu_meet(uint32_t mask, int operation, void *mine, void (*all)(emu_warp &))
 /* ---- blocks ------------------------------------------------------------------------------------
  */
 
-char *emu_guarded(size_t bytes, char **map, size_t *map_bytes)
-{
-    size_t rounded = (bytes + TAIL_ALIGNMENT - 1) / TAIL_ALIGNMENT * TAIL_ALIGNMENT;
-    size_t body = (rounded + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-    *map_bytes = body + 2 * PAGE_BYTES;
-    *map = (char *)mmap(NULL, *map_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (*map == MAP_FAILED) return NULL;
-    if (mprotect(*map, PAGE_BYTES, PROT_NONE) != 0 ||
-        mprotect(*map + PAGE_BYTES + body, PAGE_BYTES, PROT_NONE) != 0)
-        emu_die("no guard page");
-    char *memory = *map + PAGE_BYTES + body - rounded;
-    memset(memory + bytes, 0xff, rounded - bytes);
-    return memory;
-}
+/* Shared memory that no block uses, by its size. */
+static std::map<size_t, std::vector<char *>> free_shared;
 
-void emu_check_tail(const char *memory, size_t bytes, const char *what)
+static char *shared_new(size_t bytes)
 {
-    for (size_t i = bytes; i % TAIL_ALIGNMENT != 0; i++)
-        if ((unsigned char)memory[i] != 0xff) emu_die(what);
+    std::vector<char *> *free = &free_shared[bytes];
+    char *shared, *map;
+    size_t map_bytes;
+    if (free->empty()) {
+        shared = emu_guarded(bytes, &map, &map_bytes);
+        if (shared == NULL) emu_die("no shared memory");
+        return shared;
+    }
+    shared = free->back();
+    free->pop_back();
+    return shared;
 }
 
 emu_block *emu_block_new(emu_grid *grid, emu_dim index)
@@ -286,8 +281,9 @@ emu_block *emu_block_new(emu_grid *grid, emu_dim index)
     block->fibers.resize(n);
     block->warps.resize((n + 31) / 32);
     block->random = (grid->schedule + 1) * 0x9e3779b97f4a7c15ull ^ (index.x * 7919 + index.y + 1);
-    block->shared = emu_guarded(grid->shared_bytes, &block->shared_map, &block->shared_map_bytes);
-    if (block->shared == NULL) emu_die("no shared memory");
+    block->shared = shared_new(grid->shared_bytes);
+    block->cells = emu_cells_new();
+    block->epoch = emu_next_epoch();
     memset(block->shared, 0xff, grid->shared_bytes);
     for (unsigned i = 0; i < n; i++) {
         emu_fiber *fiber = &block->fibers[i];
@@ -342,7 +338,8 @@ bool emu_block_run(emu_block *block)
 void emu_block_free(emu_block *block)
 {
     emu_check_tail(block->shared, block->grid->shared_bytes, "a write behind shared memory");
-    munmap(block->shared_map, block->shared_map_bytes);
+    free_shared[block->grid->shared_bytes].push_back(block->shared);
+    emu_cells_free(block->cells);
     for (emu_fiber &fiber : block->fibers) free_stacks.push_back(fiber.stack);
     delete block;
 }

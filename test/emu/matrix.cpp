@@ -43,6 +43,8 @@ void emu_ldmatrix_all(emu_warp &warp)
             if ((uintptr_t)from % 16 != 0) emu_die("ldmatrix of a row that is not aligned");
             if (from < block->shared || from + 16 > block->shared + block->grid->shared_bytes)
                 emu_die("ldmatrix outside shared memory");
+            emu_access(&block->fibers[emu_this->warp * 32 + i * 8 + row], from, 16, EMU_READ,
+                       ((emu_ldmatrix *)warp.slot[i * 8 + row])->where);
             memcpy(m[row], from, 16);
         }
         for (int lane = 0; lane < 32; lane++) {

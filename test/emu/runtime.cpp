@@ -1,12 +1,8 @@
-/* The runtime's host side: memory, streams, events, graphs (include/cuda_runtime.h). */
+/* The runtime's host side: streams, events, graphs (include/cuda_runtime.h). */
 #include <cuda_runtime.h>
-
-#include <stdlib.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <deque>
-#include <map>
 #include <memory>
 
 enum {
@@ -14,14 +10,14 @@ enum {
     N_EARLY = 3,     /* blocks of a programmatic kernel that run before the kernel in front */
     EARLY_DEPTH = 2, /* and before the one in front of that, if it is programmatic too */
     N_SCHEDULES = 8, /* schedules that launches go through in turn, the ordered one included */
-    MAX_SHARED = 227 << 10, /* bytes of a block on sm_90 */
 };
 
-/* A piece of work: a kernel, or anything else as a function. */
+/* A piece of work: a kernel of ours, or anything else as a function. */
 struct work {
     std::shared_ptr<emu_grid> grid;
     std::function<void()> run;
     std::vector<emu_block *> early; /* blocks 0.. that have begun */
+    bool is_kernel;                 /* ours or a library's */
 };
 
 struct emu_stream {
@@ -41,12 +37,11 @@ struct emu_graph {
 /* ---- kernels -----------------------------------------------------------------------------------
  */
 
-static int64_t fixed_schedule = -1;
-static uint64_t n_launches;
+static uint64_t next_schedule;
 
-void emu_set_schedule(int64_t schedule)
+void emu_set_schedule(uint64_t schedule)
 {
-    fixed_schedule = schedule;
+    next_schedule = schedule;
 }
 
 static emu_dim block_index(const emu_grid *grid, size_t i)
@@ -95,15 +90,17 @@ static void run_first(emu_stream *s)
 {
     for (size_t i = 1; i <= EARLY_DEPTH && i < s->queue.size(); i++) {
         work *next = &s->queue[i];
-        if (!s->queue[i - 1].grid || !next->grid || !next->grid->is_programmatic) break;
+        if (!s->queue[i - 1].is_kernel || !next->grid || !next->grid->is_programmatic) break;
         run_early(next);
     }
     work w = std::move(s->queue.front());
     s->queue.pop_front();
+    if (w.is_kernel) emu_spoil_workspaces();
     if (w.grid)
         run_kernel(&w);
     else
         w.run();
+    if (w.is_kernel) emu_check_tickets();
 }
 
 static void enqueue(emu_stream *s, work w)
@@ -114,10 +111,7 @@ static void enqueue(emu_stream *s, work w)
     }
     if (w.grid) { /* a graph's kernels are launched again and again */
         w.grid = std::make_shared<emu_grid>(*w.grid);
-        uint64_t schedule =
-            fixed_schedule >= 0 ? (uint64_t)fixed_schedule : n_launches % N_SCHEDULES;
-        n_launches++;
-        w.grid->schedule = schedule;
+        w.grid->schedule = next_schedule++ % N_SCHEDULES;
     }
     s->queue.push_back(std::move(w));
 }
@@ -136,18 +130,18 @@ void emu_launch(const cudaLaunchConfig_t *config, std::function<void()> body)
     if (n_blocks(grid.get()) == 0 || grid->blocks.y > 65535 || grid->blocks.z > 65535)
         emu_die("a grid of that size cannot be launched");
     if (grid->threads.x * grid->threads.y * grid->threads.z > 1024) emu_die("too many threads");
-    if (grid->shared_bytes > MAX_SHARED) emu_die("too much shared memory");
-    enqueue(config->stream, {grid, nullptr, {}});
+    if (grid->shared_bytes > EMU_MAX_SHARED) emu_die("too much shared memory");
+    enqueue(config->stream, {grid, nullptr, {}, true});
+}
+
+void emu_library(cudaStream_t s, std::function<void()> run)
+{
+    enqueue(s, {nullptr, std::move(run), {}, true});
 }
 
 /* ---- device and memory -------------------------------------------------------------------------
  */
 
-struct mapping {
-    char *map;
-    size_t map_bytes, bytes;
-};
-static std::map<void *, mapping> mappings;
 static emu_stream legacy; /* the default stream */
 
 const char *cudaGetErrorString(cudaError_t error)
@@ -181,37 +175,6 @@ cudaError_t cudaMemGetInfo(size_t *n_free, size_t *total)
 {
     *n_free = *total = (size_t)8 << 30;
     return cudaSuccess;
-}
-
-cudaError_t cudaMalloc(void **p, size_t bytes)
-{
-    mapping m = {NULL, 0, bytes};
-    *p = emu_guarded(bytes, &m.map, &m.map_bytes);
-    if (*p == NULL) return cudaErrorMemoryAllocation;
-    mappings[*p] = m;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFree(void *p)
-{
-    if (p == NULL) return cudaSuccess;
-    cudaDeviceSynchronize();
-    auto found = mappings.find(p);
-    if (found == mappings.end()) emu_die("freed memory was never taken");
-    emu_check_tail((char *)p, found->second.bytes, "a write behind global memory");
-    munmap(found->second.map, found->second.map_bytes);
-    mappings.erase(found);
-    return cudaSuccess;
-}
-
-cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned)
-{
-    return cudaMalloc(p, bytes);
-}
-
-cudaError_t cudaFreeHost(void *p)
-{
-    return cudaFree(p);
 }
 
 /* Late, as on a GPU: in a stream that other streams don't wait for. */
@@ -253,13 +216,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind,
                             cudaStream_t s)
 {
-    enqueue(s, {nullptr, [=] { memcpy(dst, src, bytes); }, {}});
+    enqueue(s, {nullptr, [=] { memcpy(dst, src, bytes); }, {}, false});
     return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void *dst, int byte, size_t bytes, cudaStream_t s)
 {
-    enqueue(s, {nullptr, [=] { memset(dst, byte, bytes); }, {}});
+    enqueue(s, {nullptr, [=] { memset(dst, byte, bytes); }, {}, false});
     return cudaSuccess;
 }
 
@@ -279,7 +242,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     e->stream = s;
     uint64_t record = ++e->n_recorded;
-    enqueue(s, {nullptr, [=] { e->n_passed = record; }, {}});
+    enqueue(s, {nullptr, [=] { e->n_passed = record; }, {}, false});
     return cudaSuccess;
 }
 

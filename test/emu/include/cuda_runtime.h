@@ -170,20 +170,25 @@ static inline float __fmul_rn(float a, float b)
 /* ---- atomics: one thread runs at a time --------------------------------------------------------
  */
 
-template <class T, class V> static inline T atomicAdd(T *p, V value)
+#define EMU_UNREPORTED __attribute__((noinline, no_sanitize("thread")))
+
+template <class T, class V> static EMU_UNREPORTED T atomicAdd(T *p, V value)
 {
+    emu_access(emu_this, p, sizeof(T), EMU_ATOMIC, __builtin_return_address(0));
     T old = *p;
     *p = (T)(old + value);
     return old;
 }
-template <class T, class V> static inline T atomicOr(T *p, V value)
+template <class T, class V> static EMU_UNREPORTED T atomicOr(T *p, V value)
 {
+    emu_access(emu_this, p, sizeof(T), EMU_ATOMIC, __builtin_return_address(0));
     T old = *p;
     *p = (T)(old | value);
     return old;
 }
-template <class T, class V> static inline T atomicMax(T *p, V value)
+template <class T, class V> static EMU_UNREPORTED T atomicMax(T *p, V value)
 {
+    emu_access(emu_this, p, sizeof(T), EMU_ATOMIC, __builtin_return_address(0));
     T old = *p;
     if ((T)value > old) *p = (T)value;
     return old;
@@ -275,6 +280,9 @@ template <class F> static inline cudaError_t cudaFuncSetAttribute(F *, cudaFuncA
 }
 
 void emu_launch(const cudaLaunchConfig_t *config, std::function<void()> body);
+/* A library's kernel, as a function.  It waits for the kernel before; one behind it that is
+ * programmatic may begin before it. */
+void emu_library(cudaStream_t s, std::function<void()> run);
 
 template <class... P, class... A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...),
