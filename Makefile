@@ -131,7 +131,7 @@ $(foreach t,$(CUDA_TYPES),$(eval $(call emu_test,$(t))))
 $(BUILD)/emu/vispecd: $(call obj,server/main.c) $(EMU_OBJ) $(LIB)
 	$(EMU_LINK)
 
-emu-tests: $(EMU_TESTS)
+emu-tests: $(EMU_TESTS) $(BUILD)/emu/vispecd
 
 # Runs them, and ends with a line that counts.
 test-emu: emu-tests

@@ -17,6 +17,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("VISPECD_BUILD", "build"))
 BINARY = (BUILD if BUILD.is_absolute() else ROOT / BUILD) / "vispecd"
+EMULATED = BINARY.parent / "emu" / "vispecd"  # the same with the CUDA device on the emulator
 PICTURES = ROOT / "test" / "pictures"
 GOLDEN = ROOT / "test" / "golden"
 START_S = 60
@@ -42,9 +43,9 @@ class Daemon:
     its log in .log.
     """
 
-    def __init__(self, *flags: str, model: pathlib.Path | None = None):
+    def __init__(self, *flags: str, model: pathlib.Path | None = None, binary: pathlib.Path = BINARY):
         self.host, self.port = "127.0.0.1", free_port()
-        command = [str(BINARY), "--port", str(self.port), *flags]
+        command = [str(binary), "--port", str(self.port), *flags]
         if model:
             command += ["--model", str(model)]
         self.files = [tempfile.TemporaryFile("w+") for _ in range(2)]
