@@ -12,17 +12,25 @@ __device__ __forceinline__ float warp_sum(float x)
     return x;
 }
 
-/* Sum of x over the block, for all threads.  `scratch` is 32 floats of shared memory, free again
- * when the next barrier has passed. */
+/* Sum of x over the block, for all threads.  `scratch` is 32 floats of shared memory on 16 bytes,
+ * free again when the next barrier has passed.  Missing warps count as zeros, so that every thread
+ * adds in four chains of eight, whatever the number of warps. */
 __device__ __forceinline__ float block_sum(float x, float *scratch)
 {
-    const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
     x = warp_sum(x);
-    if (threadIdx.x % 32 == 0) scratch[warp] = x;
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+    if (threadIdx.x < 32 && threadIdx.x >= blockDim.x / 32) scratch[threadIdx.x] = 0;
     __syncthreads();
-    float sum = 0;
-    for (int i = 0; i < n_warps; i++) sum += scratch[i];
-    return sum;
+    float4 sum = {};
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float4 four = ((const float4 *)scratch)[i];
+        sum.x += four.x;
+        sum.y += four.y;
+        sum.z += four.z;
+        sum.w += four.w;
+    }
+    return (sum.x + sum.y) + (sum.z + sum.w);
 }
 
 #endif
