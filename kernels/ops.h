@@ -15,8 +15,9 @@
  * operations of the vision tower are exempt: they see one image at a time.  On CUDA attention's
  * bits also depend on the slots where a tree's nodes lie.
  *
- * CUDA takes heads of up to 128, and weights in the type of activations: others are rounded to it.
- * Rows of x that start on 16 bytes (ldx a multiple of 8) are faster there. */
+ * CUDA takes heads of up to 128, norms of up to 16384 elements, and weights in the type of
+ * activations: others are rounded to it.  Rows that start on 16 bytes (ldx, width a multiple of 8)
+ * are faster there. */
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
 

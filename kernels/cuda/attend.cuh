@@ -4,26 +4,39 @@
  *   o[i] = sum_j p_ij v_j / sum_j p_ij,   p_ij = 2^(s_ij - max_i),   s = q k^T log2(e) /
  * sqrt(head_dim)
  *
- * A block of 4 warps takes ATTEND_ROWS queries, 16 a warp, and key tiles of ATTEND_KEYS one after
- * the other; while it computes on one tile the next one's keys and values are copied into the other
- * half of shared memory.  Each query has a word of 64 bits for a tile: the keys that it sees.  Keys
- * that no query of the tile sees are not read: their places are filled with zeros, since what lies
- * there may be NaN, and NaN times 0 is not 0.
+ * A block of 4 warps takes ROWS queries and key tiles of ATTEND_KEYS one after the other; while it
+ * computes on one tile the next one's keys and values are copied into the other half of shared
+ * memory.  Of 64 queries each warp has 16, and all keys of a tile.  Of 16 queries each warp has
+ * all, and 16 keys of a tile; what the warps sum is added at the end (attend_merge).
  *
- *   shared   q [64][D], k [2][64][D], v [2][64][D] of T, rows cut into chunks of 16 bytes, which
+ * Each query has a word of 64 bits for a tile: the keys that it sees.  Keys that no query of the
+ * block sees are not read: their places are filled with zeros, since what lies there may be NaN,
+ * and NaN times 0 is not 0.  A warp whose queries see none of its keys does not compute.
+ *
+ *   shared   q [ROWS][D], k [2][64][D], v [2][64][D] of T, rows cut into chunks of 16 bytes, which
  * are swizzled so that ldmatrix has no bank conflicts
  *
  * D is head_dim rounded up to 32, 64 or 128; the columns behind head_dim are zeros. */
 #ifndef KERNELS_CUDA_ATTEND_CUH
 #define KERNELS_CUDA_ATTEND_CUH
 
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/load.cuh"
 
 constexpr int ATTEND_ROWS = 64, ATTEND_KEYS = 64, ATTEND_THREADS = 128;
 
-template <class T, int D> struct attend_shared {
-    T q[ATTEND_ROWS * D], k[2][ATTEND_KEYS * D], v[2][ATTEND_KEYS * D];
+template <class T, int D, int ROWS = ATTEND_ROWS> struct attend_shared {
+    T q[ROWS * D], k[2][ATTEND_KEYS * D], v[2][ATTEND_KEYS * D];
 };
+
+/* A warp's first row of the block's, and its first key of a tile, of which it has ROWS. */
+template <int ROWS> __device__ __forceinline__ int attend_first_row(void)
+{
+    return (int)threadIdx.x / 32 % (ROWS / 16) * 16;
+}
+template <int ROWS> __device__ __forceinline__ int attend_first_key(void)
+{
+    return (int)threadIdx.x / 32 / (ROWS / 16) * ROWS;
+}
 
 /* What a thread holds of its warp's 16 queries: with g = lane / 4 and t = 2 (lane % 4), rows g and
  * g + 8 (index 0 and 1), columns 8 i + t and + 1 of each group i of eight. */
@@ -41,11 +54,11 @@ template <class T, int D> __device__ __forceinline__ T *attend_chunk(T *tile, in
 }
 
 /* Begins to copy a tile: row r from `from` + r * stride where bit r of `rows` is set. */
-template <class T, int D>
-__device__ __forceinline__ void attend_load(T *tile, const T *from, size_t stride, uint64_t rows,
+template <class T, int D, int ROWS = ATTEND_KEYS>
+__device__ __forceinline__ void attend_load(T *tile, const T *from, int stride, uint64_t rows,
                                             int head_dim)
 {
-    for (int i = threadIdx.x; i < ATTEND_KEYS * (D / 8); i += ATTEND_THREADS) {
+    for (int i = threadIdx.x; i < ROWS * (D / 8); i += ATTEND_THREADS) {
         const int r = i / (D / 8), c = i % (D / 8);
         const bool is_read = (rows >> r & 1) != 0 && c * 8 < head_dim;
         copy_async(attend_chunk<T, D>(tile, r, c), is_read ? from + r * stride + c * 8 : from,
@@ -61,12 +74,6 @@ template <class T> __device__ __forceinline__ uint32_t pack_pair(float low, floa
     return a.bits | (uint32_t)b.bits << 16;
 }
 
-/* Bit of column `column` in the words of a thread's two rows. */
-__device__ __forceinline__ bool attend_sees(const uint64_t (&visible)[2], int row, int column)
-{
-    return (visible[row] >> column & 1) != 0;
-}
-
 template <int D> __device__ __forceinline__ void attend_begin(struct attend_state<D> *a)
 {
     for (int i = 0; i < D / 8; i++)
@@ -77,43 +84,46 @@ template <int D> __device__ __forceinline__ void attend_begin(struct attend_stat
     }
 }
 
-/* Scores of this warp's queries with the tile's keys: s[n][j] as o, columns 8 n + t.  The queries
- * are read again for each tile: in registers they would be the ones that spill. */
-template <class T, int D>
-__device__ __forceinline__ void attend_scores(float (&s)[8][4], T *q, T *k)
+/* Scores of this warp's queries with its keys: s[n][j] as o, columns 8 n + t.  The queries are read
+ * again for each tile: in registers they would be the ones that spill. */
+template <class T, int D, int ROWS>
+__device__ __forceinline__ void attend_scores(float (&s)[ROWS / 8][4], T *q, T *k)
 {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32, row = attend_first_row<ROWS>() + lane % 16;
+    const int key = attend_first_key<ROWS>() + lane % 8 + lane / 16 * 8;
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int n = 0; n < ROWS / 8; n++)
 #pragma unroll
         for (int j = 0; j < 4; j++) s[n][j] = 0;
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
         uint32_t a[4];
-        load_matrices(a, attend_chunk<T, D>(q, warp * 16 + lane % 16, 2 * i + lane / 16));
+        load_matrices(a, attend_chunk<T, D>(q, row, 2 * i + lane / 16));
 #pragma unroll
-        for (int n = 0; n < 8; n += 2) {
+        for (int n = 0; n < ROWS / 8; n += 2) {
             uint32_t b[4]; /* keys 8 n .. 8 n + 15: two groups of eight, two halves of 16 columns */
-            load_matrices(
-                b, attend_chunk<T, D>(k, n * 8 + lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2));
+            load_matrices(b, attend_chunk<T, D>(k, n * 8 + key, 2 * i + lane / 8 % 2));
             multiply_add(s[n], a, b[0], b[1], T());
             multiply_add(s[n + 1], a, b[2], b[3], T());
         }
     }
 }
 
-/* Turns scores into weights and scales what was summed before to the new largest score. */
-template <int D>
-__device__ __forceinline__ void attend_softmax(struct attend_state<D> *a, float (&s)[8][4],
+/* Turns scores into weights and scales what was summed before to the new largest score.  `visible`
+ * has a bit for each of the warp's keys, whose first is bit 0; SEES_ALL says that all are set. */
+template <bool SEES_ALL, int D, int N>
+__device__ __forceinline__ void attend_softmax(struct attend_state<D> *a, float (&s)[N][4],
                                                const uint64_t (&visible)[2], float scale)
 {
     const int t = 2 * (threadIdx.x % 4);
+    const uint64_t bits[2] = {visible[0] >> t, visible[1] >> t};
     float max[2] = {a->max[0], a->max[1]}, base[2];
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int n = 0; n < N; n++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            s[n][j] = attend_sees(visible, j / 2, 8 * n + t + j % 2) ? s[n][j] * scale : -INFINITY;
+            const bool is_seen = SEES_ALL || (bits[j / 2] >> (8 * n + j % 2) & 1) != 0;
+            s[n][j] = is_seen ? s[n][j] * scale : -INFINITY;
             max[j / 2] = fmaxf(max[j / 2], s[n][j]);
         }
 #pragma unroll
@@ -131,7 +141,7 @@ __device__ __forceinline__ void attend_softmax(struct attend_state<D> *a, float 
         }
     }
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int n = 0; n < N; n++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             s[n][j] = exp2_fast(s[n][j] - base[j / 2]);
@@ -139,13 +149,13 @@ __device__ __forceinline__ void attend_softmax(struct attend_state<D> *a, float 
         }
 }
 
-template <class T, int D>
-__device__ __forceinline__ void attend_values(struct attend_state<D> *a, const float (&p)[8][4],
-                                              T *v)
+template <class T, int D, int ROWS>
+__device__ __forceinline__ void attend_values(struct attend_state<D> *a,
+                                              const float (&p)[ROWS / 8][4], T *v)
 {
-    const int lane = threadIdx.x % 32;
+    const int lane = threadIdx.x % 32, key = attend_first_key<ROWS>() + lane % 16;
 #pragma unroll
-    for (int i = 0; i < ATTEND_KEYS / 16; i++) {
+    for (int i = 0; i < ROWS / 16; i++) {
         const uint32_t weights[4] = {pack_pair<T>(p[2 * i][0], p[2 * i][1]),
                                      pack_pair<T>(p[2 * i][2], p[2 * i][3]),
                                      pack_pair<T>(p[2 * i + 1][0], p[2 * i + 1][1]),
@@ -153,7 +163,7 @@ __device__ __forceinline__ void attend_values(struct attend_state<D> *a, const f
 #pragma unroll
         for (int n = 0; n < D / 8; n += 2) {
             uint32_t b[4];
-            load_matrices_transposed(b, attend_chunk<T, D>(v, i * 16 + lane % 16, n + lane / 16));
+            load_matrices_transposed(b, attend_chunk<T, D>(v, i * 16 + key, n + lane / 16));
             multiply_add(a->o[n], weights, b[0], b[1], T());
             multiply_add(a->o[n + 1], weights, b[2], b[3], T());
         }
@@ -170,11 +180,12 @@ __device__ __forceinline__ void attend_values(struct attend_state<D> *a, const f
  *   size_t stride                        the distance of two keys
  *
  * The caller passes a barrier before it uses shared memory again. */
-template <class T, int D, class Keys>
+template <class T, int D, int ROWS = ATTEND_ROWS, class Keys>
 __device__ __forceinline__ void attend_tiles(struct attend_state<D> *a,
-                                             struct attend_shared<T, D> *shared, const Keys &keys,
-                                             int first, int end, int head_dim)
+                                             struct attend_shared<T, D, ROWS> *shared,
+                                             const Keys &keys, int first, int end, int head_dim)
 {
+    const uint64_t all_of_warp = ~0ull >> (64 - ROWS);
     const float scale = 1.44269504f / sqrtf((float)head_dim);
     const T *k = NULL, *v = NULL;
     attend_begin(a);
@@ -198,15 +209,24 @@ __device__ __forceinline__ void attend_tiles(struct attend_state<D> *a,
             attend_load<T, D>(shared->k[half ^ 1], k, keys.stride, all, head_dim);
         }
         copy_commit();
-        float s[8][4];
-        attend_scores<T, D>(s, shared->q, shared->k[half]);
-        const uint64_t visible[2] = {keys.seen(tile, 0), keys.seen(tile, 1)};
-        attend_softmax<D>(a, s, visible, scale);
+        float s[ROWS / 8][4];
+        uint64_t visible[2];
+        for (int row = 0; row < 2; row++)
+            visible[row] = keys.seen(tile, row) >> attend_first_key<ROWS>() & all_of_warp;
+        const bool sees_any = __ballot_sync(~0u, (visible[0] | visible[1]) != 0) != 0;
+        const bool is_full = (visible[0] & visible[1]) == all_of_warp;
+        if (sees_any) {
+            attend_scores<T, D, ROWS>(s, shared->q, shared->k[half]);
+            if (__ballot_sync(~0u, is_full) == ~0u)
+                attend_softmax<true>(a, s, visible, scale);
+            else
+                attend_softmax<false>(a, s, visible, scale);
+        }
         copy_wait<1>();
         __syncthreads(); /* values are here, and nobody reads the other half any more */
         if (next < end) attend_load<T, D>(shared->v[half ^ 1], v, keys.stride, all, head_dim);
         copy_commit();
-        attend_values<T, D>(a, s, shared->v[half]);
+        if (sees_any) attend_values<T, D, ROWS>(a, s, shared->v[half]);
         tile = next;
     }
     copy_wait<0>();
@@ -217,10 +237,18 @@ __device__ __forceinline__ void attend_tiles(struct attend_state<D> *a,
     }
 }
 
-/* The row of the block's tile that is row 0 or 1 of this thread. */
-__device__ __forceinline__ int attend_row(int row)
+/* The row of the block's that is row 0 or 1 of this thread. */
+template <int ROWS = ATTEND_ROWS> __device__ __forceinline__ int attend_row(int row)
 {
-    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + row * 8;
+    return attend_first_row<ROWS>() + (int)threadIdx.x % 32 / 4 + row * 8;
+}
+
+/* The row that row 0 or 1 of this thread takes its visible keys from, where the block has n: those
+ * behind the last see what it sees, so that a warp sees all of a tile wherever its real rows do. In
+ * a warp that has none it is a row behind the last, which sees nothing. */
+template <int ROWS = ATTEND_ROWS> __device__ __forceinline__ int attend_seeing_row(int row, int n)
+{
+    return min(attend_row<ROWS>(row), max(n - 1, attend_first_row<ROWS>()));
 }
 
 /* Writes row 0 or 1 of this thread, divided by its sum, to out[head_dim]; zeros if there was no
@@ -236,6 +264,52 @@ __device__ __forceinline__ void attend_write(const struct attend_state<D> *a, in
         if (i * 8 < head_dim)
             *(uint32_t *)(out + i * 8 + t) =
                 pack_pair<T>(a->o[i][2 * row] * scale, a->o[i][2 * row + 1] * scale);
+}
+
+/* What the warps have summed for the same 16 rows.  The eight columns more keep a warp's stores
+ * from meeting in a bank. */
+template <int D> struct attend_parts {
+    float o[4][16][D + 8], max[4][16], sum[4][16];
+};
+
+/* Adds the warps' sums of 16 rows in order and writes n_rows of them as attend_write does, row r to
+ * out + r * stride. */
+template <class T, int D>
+__device__ __forceinline__ void attend_merge(const struct attend_state<D> *a,
+                                             struct attend_shared<T, D, 16> *shared, T *out,
+                                             size_t stride, int n_rows, int head_dim)
+{
+    struct attend_parts<D> *parts = (struct attend_parts<D> *)shared->k;
+    static_assert(sizeof(*parts) <= sizeof(shared->k) + sizeof(shared->v), "lies over both");
+    const int warp = threadIdx.x / 32, t = 2 * (threadIdx.x % 4);
+    __syncthreads(); /* nobody reads keys and values any more */
+#pragma unroll
+    for (int row = 0; row < 2; row++) {
+        const int r = attend_row<16>(row);
+#pragma unroll
+        for (int i = 0; i < D / 8; i++)
+            *(float2 *)&parts->o[warp][r][8 * i + t] =
+                float2{a->o[i][2 * row], a->o[i][2 * row + 1]};
+        if (t > 0) continue;
+        parts->max[warp][r] = a->max[row];
+        parts->sum[warp][r] = a->sum[row];
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < n_rows * head_dim / 8; i += ATTEND_THREADS) {
+        const int r = i / (head_dim / 8), column = i % (head_dim / 8) * 8;
+        float x[8] = {}, max = -INFINITY, sum = 0;
+#pragma unroll
+        for (int w = 0; w < 4; w++) max = fmaxf(max, parts->max[w][r]);
+#pragma unroll
+        for (int w = 0; w < 4; w++) {
+            const float weight = max > -INFINITY ? exp2_fast(parts->max[w][r] - max) : 0;
+            sum += weight * parts->sum[w][r];
+            for (int j = 0; j < 8; j++) x[j] += weight * parts->o[w][r][column + j];
+        }
+        const float scale = sum > 0 ? 1 / sum : sum; /* NaN stays NaN */
+        for (int j = 0; j < 8; j++) x[j] *= scale;
+        store_eight(out + r * stride + column, narrow<T>(x), 8);
+    }
 }
 
 /* The words of 64 bits with bits first .. end - 1 set, where both may lie outside of 0 .. 64. */

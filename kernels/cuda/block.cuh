@@ -13,17 +13,30 @@ template <class T> __device__ __forceinline__ T warp_sum(T x)
     return x;
 }
 
-/* Sum of x over the block, for all threads.  `scratch` is 32 numbers of shared memory, free again
- * when the next barrier has passed. */
+/* Four numbers in one load. */
+template <class T> struct alignas(4 * sizeof(T)) four_of {
+    T x, y, z, w;
+};
+
+/* Sum of x over the block, for all threads.  `scratch` is 32 numbers of shared memory, aligned to
+ * four of them, free again when the next barrier has passed.  Missing warps count as zeros, so that
+ * every thread adds in four chains of eight, whatever the number of warps. */
 template <class T> __device__ __forceinline__ T block_sum(T x, T *scratch)
 {
-    const int warp = threadIdx.x / 32, n_warps = blockDim.x / 32;
     x = warp_sum(x);
-    if (threadIdx.x % 32 == 0) scratch[warp] = x;
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+    if (threadIdx.x < 32 && threadIdx.x >= blockDim.x / 32) scratch[threadIdx.x] = 0;
     __syncthreads();
-    T sum = 0;
-    for (int i = 0; i < n_warps; i++) sum += scratch[i];
-    return sum;
+    four_of<T> sum = {};
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const four_of<T> four = ((const four_of<T> *)scratch)[i];
+        sum.x += four.x;
+        sum.y += four.y;
+        sum.z += four.z;
+        sum.w += four.w;
+    }
+    return (sum.x + sum.y) + (sum.z + sum.w);
 }
 
 /* A number whose order among unsigned integers is x's among floats; -0 is 0.  Not for NaN. */

@@ -3,138 +3,206 @@
  *   qkv  [n][3 n_heads head_dim] T      out  [n][n_heads head_dim] T      one layer of pages
  *
  * A block owns one head of one sequence: it rotates and appends the head's rows, and then attends,
- * 64 rows at a time.  So all appends come before all reads without a second launch, and nothing has
- * to be merged; the draft's context is short, since an image has one or two slots.
+ * 16 rows at a time, each warp over its quarter of every page (attend.cuh): a round's rows of a
+ * sequence are few.  So all appends come before all reads without a second launch, and nothing has
+ * to be merged between blocks; the draft's context is short, since an image has one or two slots.
  *
  *   grid  (n_heads, runs of rows; a block takes every gridDim.y-th)      block  128 threads
  *
  * The bits of valid slots are set by head 0 alone.  The other heads cannot tell whether it has been
- * there, so each block keeps the bits of its own rows beside those it reads.
+ * there, so each block adds the bits of its own rows to those it reads, in shared memory.
  *
- * Bound by latency. */
+ * Bound by latency, with many sequences by memory.  Loads that do not need each other are issued
+ * together: rows by lanes, pages by threads, heads in eights. */
 #include "kernels/cuda/ops.cuh"
 #include "kernels/cuda/rope.cuh"
 
-constexpr int MAX_OWN = 128; /* pages that a sequence's rows of one step may span */
+constexpr int DRAFT_ROWS = 16, DRAFT_BLOCKS = 3; /* of an SM, by shared memory */
 
+/* The rows of one sequence, and the pages that they see. */
 struct draft_run {
-    unsigned long long own[MAX_OWN]; /* valid bits of the run's rows, from page own_first on */
-    int first, end, own_first, n_own;
-    struct page_tile queries;
+    int first, end, n_pages;
+    /* In shared memory, [max_pages]: */
+    int32_t *page;             /* -1 for none */
+    unsigned long long *valid; /* zeros while no run is in work */
 };
 
-/* The first warp: finds run number `wanted`; first = n if there is none. */
-__device__ static void find_run(struct draft_run *run, const struct rows *rows, int n, int wanted)
+/* Each warp: the run that begins `skip` runs behind run->end; first = n if there is none. */
+__device__ static void find_run(struct draft_run *run, const struct rows *rows, int n, int skip)
 {
     const int lane = threadIdx.x % 32;
-    int n_runs = 0, first = n, end = n;
-    for (int base = 0; base < n && n_runs <= wanted + 1; base += 32) {
-        const int r = base + lane;
-        const bool begins = r < n && (r == 0 || rows->seat[r] != rows->seat[r - 1]);
-        uint32_t runs = __ballot_sync(~0u, begins);
-        for (; runs != 0; runs &= runs - 1, n_runs++) {
-            const int row = base + __ffsll(runs) - 1;
-            if (n_runs == wanted) first = row;
-            if (n_runs == wanted + 1) end = row;
+    int base = run->end, n_runs = 0;
+    run->first = run->end = n;
+    do {
+        bool begins[4]; /* loaded first, and before n is known */
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int r = base + 32 * i + lane;
+            begins[i] = r < rows->max && (r == 0 || rows->seat[r] != rows->seat[r - 1]);
         }
-    }
-    if (lane > 0) return;
-    run->first = first;
-    run->end = end;
-    if (first == n) return;
-    int low = rows->slot[first], high = low;
-    for (int r = first; r < end; r++) {
-        low = min(low, rows->slot[r]);
-        high = max(high, rows->slot[r]);
-    }
-    run->own_first = low / PAGE_LEN;
-    run->n_own = high / PAGE_LEN - run->own_first + 1;
-    DEVICE_REQUIRE(run->n_own <= MAX_OWN);
+#pragma unroll
+        for (int i = 0; i < 4; i++, base += 32) {
+            const bool is_first = begins[i] && base + lane < n;
+            const uint32_t runs = __ballot_sync(~0u, is_first);
+            const int number = n_runs + __popc(runs & ((1u << lane) - 1));
+            const uint32_t wanted = __ballot_sync(~0u, is_first && number == skip);
+            const uint32_t behind = __ballot_sync(~0u, is_first && number == skip + 1);
+            if (wanted != 0) run->first = base + __ffsll(wanted) - 1;
+            if (behind != 0) run->end = base + __ffsll(behind) - 1;
+            n_runs += __popc(runs);
+        }
+    } while (base < n && n_runs <= skip + 1);
 }
 
-/* Rotates and appends one head of the run's rows, and notes or sets their valid bits.  A function
- * of its own, so that its registers are free again in attend_tiles, which needs all there are. */
+/* Notes the pages that the run's rows see.  The last threads begin, since append_run keeps the
+ * first ones busy. */
+__device__ static void note_pages(struct draft_run *run, const struct rows *rows,
+                                  const struct kv_pool *pool)
+{
+    int end = 0;
+    for (int r = run->first + (int)threadIdx.x % 32; r < run->end; r += 32)
+        end = max(end, row_end(rows, r));
+    for (int distance = 16; distance > 0; distance /= 2)
+        end = max(end, __shfl_xor_sync(~0u, end, distance));
+    run->n_pages = (end + PAGE_LEN - 1) / PAGE_LEN;
+    DEVICE_REQUIRE(run->n_pages <= pool->max_pages);
+    const int32_t *table = pool->table + (size_t)rows->seat[run->first] * pool->max_pages;
+    for (int i = ATTEND_THREADS - 1 - (int)threadIdx.x; i < run->n_pages; i += ATTEND_THREADS) {
+        const int page = table[i];
+        run->page[i] = page;
+        if (page >= 0) atomicOr(&run->valid[i], (unsigned long long)pool->valid[page]);
+    }
+}
+
+/* Rotates and appends one head of the run's rows, and sets their valid bits. */
 template <class T>
-__device__ __noinline__ static void append_run(const struct draft_attention_args *a,
-                                               struct draft_run *run, int head)
+__device__ static void append_run(const struct draft_attention_args *a, const struct draft_run *run,
+                                  int head)
 {
     const struct kv_pool *pool = &a->pool;
-    const int head_dim = pool->head_dim, half = head_dim / 2;
+    const int head_dim = pool->head_dim, half = head_dim / 2, n_eights = (half + 7) / 8;
     const size_t head_width = (size_t)pool->n_kv_heads * head_dim;
     struct rope rope = a->rope;
     rope.section[0] = half; /* one axis */
-    for (int i = threadIdx.x; i < MAX_OWN; i += ATTEND_THREADS) run->own[i] = 0;
-    __syncthreads();
-    for (int i = threadIdx.x; i < (run->end - run->first) * half; i += ATTEND_THREADS) {
-        const int r = run->first + i / half, pair = i % half, slot = a->rows.slot[r];
+    for (int i = threadIdx.x; i < (run->end - run->first) * n_eights; i += ATTEND_THREADS) {
+        const int r = run->first + i / n_eights, pair = i % n_eights * 8, slot = a->rows.slot[r];
+        T *q = (T *)a->qkv + r * 3 * head_width + (size_t)head * head_dim, *k = q + head_width;
+        float2 angle[8];
+        rope_angles(angle, &rope, a->rows.pos + 3 * (size_t)r, pair, half);
+        const struct rope_pairs<T> query = load_pairs(q, pair, half);
+        struct rope_pairs<T> key = load_pairs(k, pair, half);
+        const struct rope_pairs<T> value = load_pairs(k + head_width, pair, half);
         const int page = page_of_slot(pool, a->rows.seat[r], slot);
         const size_t to = page_offset(pool, 0, page, head) + (size_t)(slot % PAGE_LEN) * head_dim;
-        T *q = (T *)a->qkv + r * 3 * head_width + (size_t)head * head_dim;
-        const T *value = q + 2 * head_width;
-        const float2 angle = rope_angle(&rope, a->rows.pos + 3 * (size_t)r, pair, half);
-        rope_rotate(q, pair, half, angle, (T *)NULL);
-        rope_rotate(q + head_width, pair, half, angle, (T *)pool->k + to);
-        ((T *)pool->v)[to + pair] = value[pair];
-        ((T *)pool->v)[to + pair + half] = value[pair + half];
+        store_pairs(q, rotate_pairs(query, angle), pair, half);
+        key = rotate_pairs(key, angle);
+        store_pairs(k, key, pair, half);
+        store_pairs((T *)pool->k + to, key, pair, half);
+        store_pairs((T *)pool->v + to, value, pair, half);
         if (pair > 0 || a->is_scratch) continue;
         const unsigned long long bit = 1ull << (slot % PAGE_LEN);
-        atomicOr(&run->own[slot / PAGE_LEN - run->own_first], bit);
+        if (slot / PAGE_LEN < run->n_pages) atomicOr(&run->valid[slot / PAGE_LEN], bit);
         if (head == 0) atomicOr((unsigned long long *)&pool->valid[page], bit);
     }
-    __threadfence(); /* the copies below read what other threads wrote here */
-    __syncthreads();
 }
 
+/* The keys of attend_tiles, for up to 16 rows of a run. */
+template <class T> struct draft_keys {
+    const struct draft_run *run;
+    const struct kv_pool *pool;
+    int head, n_pages, min_prefix; /* pages that any row sees; slots that all see */
+    int32_t prefix[2];             /* of this thread's rows */
+    uint64_t mask[2];
+    size_t stride;
+
+    __device__ __forceinline__ draft_keys(const struct draft_run *of_run,
+                                          const struct draft_attention_args *a, int of_head,
+                                          int row0, int n_rows)
+        : run(of_run), pool(&a->pool), head(of_head), stride(a->pool.head_dim)
+    {
+        for (int row = 0; row < 2; row++) {
+            const int r = row0 + attend_seeing_row<DRAFT_ROWS>(row, n_rows);
+            prefix[row] = a->rows.prefix[r];
+            mask[row] = a->rows.mask[r];
+        }
+        int end = max(slots_end(prefix[0], mask[0]), slots_end(prefix[1], mask[1]));
+        min_prefix = min(prefix[0], prefix[1]);
+        for (int distance = 16; distance >= 4; distance /= 2) { /* four lanes have the same rows */
+            end = max(end, __shfl_xor_sync(~0u, end, distance));
+            min_prefix = min(min_prefix, __shfl_xor_sync(~0u, min_prefix, distance));
+        }
+        n_pages = (end + PAGE_LEN - 1) / PAGE_LEN;
+    }
+    __device__ __forceinline__ uint64_t seen(int index, int row) const
+    {
+        return (bits_between(0, prefix[row] - index * PAGE_LEN) & run->valid[index]) |
+               mask_in_page(mask[row], prefix[row], index);
+    }
+    __device__ __forceinline__ uint64_t all(int index) const
+    {
+        if ((index + 1) * PAGE_LEN <= min_prefix) return run->valid[index];
+        return warp_or(seen(index, 0) | seen(index, 1));
+    }
+    __device__ __forceinline__ int next(int index) const
+    {
+        while (index < n_pages && run->page[index] < 0) index++;
+        return index; /* pages of pure image are skipped */
+    }
+    __device__ __forceinline__ void place(int index, const T **k, const T **v) const
+    {
+        const int page = run->page[index];
+        DEVICE_REQUIRE(page >= 0 && page < pool->n_pages);
+        const size_t at = page_offset(pool, 0, page, head);
+        *k = (const T *)pool->k + at;
+        *v = (const T *)pool->v + at;
+    }
+};
+
 template <class T, int D>
-static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
+static __global__ void __launch_bounds__(ATTEND_THREADS, DRAFT_BLOCKS)
     draft_attention_kernel(const __grid_constant__ struct draft_attention_args a)
 {
-    struct attend_shared<T, D> *shared = (struct attend_shared<T, D> *)shared_memory();
-    struct draft_run *run = (struct draft_run *)(shared + 1);
-    const int head = blockIdx.x, n_heads = a.pool.n_kv_heads, head_dim = a.pool.head_dim;
-    const size_t width = (size_t)3 * n_heads * head_dim;
+    auto *shared = (struct attend_shared<T, D, DRAFT_ROWS> *)shared_memory();
+    const int head = blockIdx.x, head_dim = a.pool.head_dim, max_pages = a.pool.max_pages;
+    const size_t out_width = (size_t)a.pool.n_kv_heads * head_dim, width = 3 * out_width;
+    struct draft_run run = {};
+    run.valid = (unsigned long long *)(shared + 1);
+    run.page = (int32_t *)(run.valid + max_pages);
+    for (int i = threadIdx.x; i < max_pages; i += ATTEND_THREADS) run.valid[i] = 0;
+    __syncthreads();
     grid_wait();
     const int n = n_rows(a.rows.n, a.rows.max);
-    for (int wanted = blockIdx.y;; wanted += gridDim.y) {
-        if (threadIdx.x < 32) find_run(run, &a.rows, n, wanted);
+    find_run(&run, &a.rows, n, blockIdx.y);
+    while (run.first < n) {
+        note_pages(&run, &a.rows, &a.pool);
+        append_run<T>(&a, &run, head);
         __syncthreads();
-        const int end = run->end; /* the first warp may be at the next run when others ask again */
-        if (run->first == n) break;
-        append_run<T>(&a, run, head);
-        for (int row0 = run->first; row0 < end; row0 += ATTEND_ROWS) {
-            const int n_tile = min(ATTEND_ROWS, end - row0);
-            if (threadIdx.x < 32)
-                set_page_tile(&run->queries, &a.rows, &a.pool, 0, head, row0, n_tile, 1);
-            if (threadIdx.x == 0) { /* the lane that has set the rest */
-                run->queries.own_valid = run->own;
-                run->queries.own_first = run->own_first;
-                run->queries.n_own = run->n_own;
-            }
-            __syncthreads();
-            const struct page_keys<T> keys = {
-                &run->queries, &a.pool, (size_t)head_dim
-            };
+        for (int row0 = run.first; row0 < run.end; row0 += DRAFT_ROWS) {
+            const int n_tile = min(DRAFT_ROWS, run.end - row0);
+            const T *q = (const T *)a.qkv + row0 * width + (size_t)head * head_dim;
+            T *out = (T *)a.out + row0 * out_width + (size_t)head * head_dim;
+            const struct draft_keys<T> keys(&run, &a, head, row0, n_tile);
             struct attend_state<D> state;
-            load_queries<T, D>(shared->q, &run->queries, (const T *)a.qkv, width, head, head_dim);
-            attend_tiles<T, D>(&state, shared, keys, 0, run->queries.n_pages, head_dim);
-            for (int row = 0; row < 2; row++) {
-                const int i = attend_row(row);
-                if (i >= n_tile) continue;
-                attend_write<T, D>(&state, row,
-                                   (T *)a.out + ((size_t)(row0 + i) * n_heads + head) * head_dim,
-                                   head_dim);
-            }
+            attend_load<T, D, DRAFT_ROWS>(shared->q, q, width, bits_between(0, n_tile), head_dim);
+            attend_tiles<T, D, DRAFT_ROWS>(&state, shared, keys, 0, keys.n_pages, head_dim);
+            attend_merge<T, D>(&state, shared, out, out_width, n_tile, head_dim);
             __syncthreads(); /* before the next tile comes into shared memory */
         }
+        for (int i = threadIdx.x; i < run.n_pages; i += ATTEND_THREADS) run.valid[i] = 0;
+        __syncthreads();
+        find_run(&run, &a.rows, n, (int)gridDim.y - 1);
     }
 }
 
 template <class T, int D>
 static void launch_draft_attention(struct stream *s, const struct draft_attention_args *a)
 {
-    const int n_heads = a->pool.n_kv_heads, n_blocks = 2 * cuda_stream_of(s)->dev->n_sms;
+    const int n_heads = a->pool.n_kv_heads;
+    const int n_blocks = DRAFT_BLOCKS * cuda_stream_of(s)->dev->n_sms;
     const dim3 grid(n_heads, min(a->rows.max, ceil_div(n_blocks, n_heads)));
-    const size_t shared_bytes = sizeof(struct attend_shared<T, D>) + sizeof(struct draft_run);
+    const size_t shared_bytes =
+        sizeof(struct attend_shared<T, D, DRAFT_ROWS>) +
+        (size_t)a->pool.max_pages * (sizeof(unsigned long long) + sizeof(int32_t));
     launch(s, draft_attention_kernel<T, D>, grid, ATTEND_THREADS, shared_bytes, *a);
 }
 

@@ -27,9 +27,9 @@ struct open_token {
 };
 
 struct filter_shared {
-    uint64_t values[32];
+    alignas(32) uint64_t values[32];
     float maxima[32];
-    int counts[32];
+    alignas(16) int counts[32];
     int n_list;
     uint64_t least;
     struct open_token list[LIST_MAX];

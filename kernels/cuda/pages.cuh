@@ -33,11 +33,14 @@ __device__ __forceinline__ uint64_t mask_in_page(uint64_t mask, int prefix, int 
 }
 
 /* One past the last slot that a row sees. */
+__device__ __forceinline__ int slots_end(int prefix, uint64_t mask)
+{
+    const int high = (int)(mask >> 32), low = (int)mask;
+    return prefix + (high != 0 ? 64 - __clz(high) : 32 - __clz(low));
+}
 __device__ __forceinline__ int row_end(const struct rows *rows, int r)
 {
-    const uint64_t mask = rows->mask[r];
-    const int high = (int)(mask >> 32), low = (int)mask;
-    return rows->prefix[r] + (high != 0 ? 64 - __clz(high) : 32 - __clz(low));
+    return slots_end(rows->prefix[r], rows->mask[r]);
 }
 
 /* A tile of queries: n_rows rows of one sequence from row0 on, `group` query heads of each beside
@@ -45,10 +48,9 @@ __device__ __forceinline__ int row_end(const struct rows *rows, int r)
 struct page_tile {
     uint64_t mask[ATTEND_ROWS]; /* of each row; no bits behind the last */
     int32_t prefix[ATTEND_ROWS];
-    const int32_t *table;                /* of the sequence */
-    const unsigned long long *own_valid; /* draft: bits set in this launch, by page - own_first */
-    size_t head;                         /* elements from a page to the kv head */
-    int row0, n_rows, group, layer, own_first, n_own;
+    const int32_t *table; /* of the sequence */
+    size_t head;          /* elements from a page to the kv head */
+    int row0, n_rows, group;
     int min_prefix, n_pages; /* slots that all rows see; pages that any row sees */
 };
 
@@ -72,12 +74,10 @@ __device__ __forceinline__ void set_page_tile(struct page_tile *tile, const stru
     }
     if (lane > 0) return;
     tile->table = pool->table + (size_t)rows->seat[row0] * pool->max_pages;
-    tile->own_valid = NULL;
     tile->head = page_offset(pool, layer, 0, kv_head);
     tile->row0 = row0;
     tile->n_rows = n_rows;
     tile->group = group;
-    tile->own_first = tile->n_own = 0;
     tile->min_prefix = prefix;
     tile->n_pages = (end + PAGE_LEN - 1) / PAGE_LEN;
     DEVICE_REQUIRE(tile->n_pages <= pool->max_pages);
@@ -92,9 +92,8 @@ template <class T> struct page_keys {
     __device__ __forceinline__ uint64_t valid(int page_index) const
     {
         if (pool->valid == NULL) return ~0ull;
-        const int page = queries->table[page_index], own = page_index - queries->own_first;
-        const uint64_t mine = own >= 0 && own < queries->n_own ? queries->own_valid[own] : 0;
-        return page < 0 ? 0 : pool->valid[page] | mine;
+        const int page = queries->table[page_index];
+        return page < 0 ? 0 : pool->valid[page];
     }
     __device__ __forceinline__ uint64_t seen_by(int page_index, int r) const
     {
@@ -104,7 +103,8 @@ template <class T> struct page_keys {
     }
     __device__ __forceinline__ uint64_t seen(int page_index, int row) const
     {
-        return seen_by(page_index, attend_row(row) / queries->group);
+        const int n_queries = queries->n_rows * queries->group;
+        return seen_by(page_index, attend_seeing_row(row, n_queries) / queries->group);
     }
     /* All lanes of the warp. */
     __device__ __forceinline__ uint64_t all(int page_index) const

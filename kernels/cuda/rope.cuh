@@ -1,31 +1,62 @@
 /* Rotation of one row's pairs, and its key and value into the cache; rope_append and the draft's
  * attention.
  *
- *   (x[i], x[i + half])  ->  (x[i] cos - x[i + half] sin,  x[i + half] cos + x[i] sin) */
+ *   (x[i], x[i + half])  ->  (x[i] cos - x[i + half] sin,  x[i + half] cos + x[i] sin)
+ *
+ * A thread takes eight pairs: an eight of each half. */
 #ifndef KERNELS_CUDA_ROPE_CUH
 #define KERNELS_CUDA_ROPE_CUH
 
+#include "kernels/cuda/load.cuh"
 #include "kernels/cuda/pages.cuh"
 
-/* Cosine and sine of pair i of a row. */
-__device__ __forceinline__ float2 rope_angle(const struct rope *rope, const int32_t *pos, int i,
-                                             int half)
+/* Cosines and sines of pairs i .. i + 7 of a row; zeros behind half. */
+__device__ __forceinline__ void rope_angles(float2 (&angle)[8], const struct rope *rope,
+                                            const int32_t *pos, int i, int half)
 {
-    const int axis = i < rope->section[0] ? 0 : i < rope->section[0] + rope->section[1] ? 1 : 2;
-    DEVICE_REQUIRE(pos[axis] >= 0 && pos[axis] < rope->n_pos);
-    return ((const float2 *)rope->table)[(size_t)pos[axis] * half + i];
+    const int32_t of_axis[3] = {pos[0], pos[1], pos[2]};
+    const int first[2] = {rope->section[0], rope->section[0] + rope->section[1]};
+    int32_t p[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) { /* before the loads, which shall not wait for each other */
+        p[j] = i + j < first[0] ? of_axis[0] : i + j < first[1] ? of_axis[1] : of_axis[2];
+        DEVICE_REQUIRE(i + j >= half || (p[j] >= 0 && p[j] < rope->n_pos));
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        angle[j] = i + j < half ? ((const float2 *)rope->table)[(size_t)p[j] * half + i + j]
+                                : float2{0, 0};
 }
 
-/* Rotates pair i of a head in place; what it becomes also goes to `copy` where that is not NULL. */
+/* Eight pairs of a head. */
+template <class T> struct rope_pairs {
+    struct eight<T> low, high;
+};
+
 template <class T>
-__device__ __forceinline__ void rope_rotate(T *head, int i, int half, float2 angle, T *copy)
+__device__ __forceinline__ struct rope_pairs<T> load_pairs(const T *head, int i, int half) {
+    return {load_eight(head + i, half - i), load_eight(head + half + i, half - i)};
+}
+
+template <class T>
+__device__ __forceinline__ void store_pairs(T *head, const struct rope_pairs<T> &x, int i, int half)
 {
-    const float a = to_float(head[i]), b = to_float(head[i + half]);
-    from_float(&head[i], a * angle.x - b * angle.y);
-    from_float(&head[i + half], b * angle.x + a * angle.y);
-    if (copy == NULL) return;
-    copy[i] = head[i];
-    copy[i + half] = head[i + half];
+    store_eight(head + i, x.low, half - i);
+    store_eight(head + half + i, x.high, half - i);
+}
+
+template <class T>
+__device__ __forceinline__ struct rope_pairs<T> rotate_pairs(const struct rope_pairs<T> &x,
+                                                             const float2 (&angle)[8]) {
+    float a[8], b[8], low[8], high[8];
+    widen(a, x.low);
+    widen(b, x.high);
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        low[j] = a[j] * angle[j].x - b[j] * angle[j].y;
+        high[j] = b[j] * angle[j].x + a[j] * angle[j].y;
+    }
+    return {narrow<T>(low), narrow<T>(high)};
 }
 
 #endif

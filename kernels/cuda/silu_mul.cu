@@ -2,33 +2,32 @@
  *
  *   in  [n][2 width] T, gate first      out  [n][width] T
  *
- *   grid  (max rows, width / CHUNK)     block  ROW_THREADS
+ *   grid  (max rows, width / 8 / ROW_THREADS)     block  ROW_THREADS, eight elements a thread
  *
- * Bound by memory. */
-#include "kernels/cuda/cuda.cuh"
+ * Bound by memory, and for a few rows by latency. */
+#include "kernels/cuda/load.cuh"
 #include "kernels/cuda/ops.cuh"
 
-constexpr int SILU_CHUNK = 4 * ROW_THREADS; /* elements of a block: a few rows still fill the GPU */
-
 template <class T>
-static __global__ void silu_mul_kernel(const __grid_constant__ struct silu_mul_args a)
+static __global__ void __launch_bounds__(ROW_THREADS)
+    silu_mul_kernel(const __grid_constant__ struct silu_mul_args a)
 {
     grid_wait();
-    const int r = blockIdx.x, first = blockIdx.y * SILU_CHUNK;
-    if (r >= n_rows(a.n, a.max)) return;
-    const T *gate = (const T *)a.in + (size_t)r * 2 * a.width, *up = gate + a.width;
-    T *out = (T *)a.out + (size_t)r * a.width;
-    const int end = min(first + SILU_CHUNK, a.width);
-    for (int i = first + threadIdx.x; i < end; i += ROW_THREADS) {
-        float x = to_float(gate[i]);
-        from_float(&out[i], x / (1 + expf(-x)) * to_float(up[i]));
-    }
+    const int r = blockIdx.x, i = eight_of_thread(), n = a.width - i;
+    if (r >= n_rows(a.n, a.max) || n <= 0) return;
+    const T *in = (const T *)a.in + (size_t)r * 2 * a.width + i;
+    const struct eight<T> gate = load_eight(in, n), up = load_eight(in + a.width, n);
+    float x[8], y[8];
+    widen(x, gate);
+    widen(y, up);
+#pragma unroll
+    for (int j = 0; j < 8; j++) y[j] *= x[j] / (1 + expf(-x[j]));
+    store_eight((T *)a.out + (size_t)r * a.width + i, narrow<T>(y), n);
 }
 
 template <class T> void cuda_silu_mul(struct stream *s, const struct silu_mul_args *a)
 {
-    const dim3 grid(a->max, ceil_div(a->width, SILU_CHUNK));
-    launch(s, silu_mul_kernel<T>, grid, ROW_THREADS, 0, *a);
+    launch(s, silu_mul_kernel<T>, grid_of_eights(a->max, a->width), ROW_THREADS, 0, *a);
 }
 
 FOR_BOTH_TYPES(cuda_silu_mul, silu_mul_args)

@@ -19,7 +19,7 @@ struct chunk_best {
 
 struct topk_shared {
     struct scored of_warp[ROW_THREADS / 32], best[MAX_TOP_K];
-    float sums[32];
+    alignas(16) float sums[32];
     int is_last;
 };
 static_assert((int)MAX_LOGPROBS <= (int)MAX_TOP_K, "best has room for both operations");

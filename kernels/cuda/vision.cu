@@ -71,8 +71,9 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
     keys.v = keys.k + width;
     keys.n = end - first;
     for (int row = 0; row < 2; row++) {
-        const int r = row0 + min(attend_row(row), n_tile - 1);
-        const int segment = segment_of(a.first, a.n_segments, r);
+        const int r = attend_seeing_row(row, n_tile);
+        if (r >= n_tile) continue;
+        const int segment = segment_of(a.first, a.n_segments, row0 + r);
         keys.from[row] = a.first[segment] - first;
         keys.to[row] = a.first[segment + 1] - first;
     }
