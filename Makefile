@@ -61,9 +61,6 @@ $(BUILD)/libtest.a: $(call obj,test/draftbed.c test/golden.c test/image_file.c t
 	@rm -f $@
 	@ar rcs $@ $^
 
-$(BUILD)/vispecd: $(call obj,server/main.c) $(LIB)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LDLIBS)
-
 $(BUILD)/test/%: $(BUILD)/obj/test/unit/%.o $(BUILD)/obj/test/test.o $(BUILD)/libtest.a $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LDLIBS)
@@ -146,7 +143,7 @@ NVCC       ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -
 NVCC_FLAGS := -std=c++20 -O3 -lineinfo -I. -Xptxas -v,-warn-spills,-Werror \
               -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=sm_80
 # cuBLAS beside nvcc, from install-deps or from Python's packages; evaluated when it is needed.
-FIND_CUBLAS   = scripts/find-cublas $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+FIND_CUBLAS   = scripts/find-cublas $(CUDA_HOME)
 CUBLAS_CFLAGS = $(eval CUBLAS_CFLAGS := $(shell $(FIND_CUBLAS)))$(CUBLAS_CFLAGS)
 CUBLAS_LIBS   = $(eval CUBLAS_LIBS := $(shell $(FIND_CUBLAS) --libs))$(CUBLAS_LIBS)
 CUDA_OBJ   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
@@ -154,6 +151,18 @@ CUDA_OBJ   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/cuda/%.o: %.cu $(wildcard kernels/*.h kernels/cuda/*.cuh) Makefile
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) $(CUBLAS_CFLAGS) -c -o $@ $< 2>$(@:.o=.log) || { cat $(@:.o=.log); rm -f $@; exit 1; }
+
+CUDA_HOME  := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUDA_LIBS   = -L$(CUDA_HOME)/lib64 -lcudart_static $(CUBLAS_LIBS) -ldl -lrt
+
+# The daemon has the CUDA device where there is a compiler for it.
+ifeq ($(NVCC),)
+$(BUILD)/vispecd: $(call obj,server/main.c) $(LIB)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LDLIBS)
+else
+$(BUILD)/vispecd: $(call obj,server/main.c) $(BUILD)/emu/device.o $(CUDA_OBJ) $(LIB)
+	$(CXX) -fopenmp $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(CUDA_LIBS) $(LDLIBS)
+endif
 
 ifeq ($(NVCC),)
 cuda-check:
@@ -163,8 +172,6 @@ cuda-check: $(CUDA_OBJ)
 	@python3 scripts/cuda_ceilings.py $(CUDA_OBJ:.o=.log)
 endif
 
-CUDA_HOME  := $(patsubst %/bin/nvcc,%,$(NVCC))
-CUDA_LIBS  := -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread
 GPU_TESTS  := $(foreach t,$(CUDA_TYPES),$(OP_TESTS:%=$(BUILD)/gpu/test/%-$(t)))
 GPU_SHARED := $(call obj,test/test.c test/opbed.c test/pages.c runtime/mem.c) $(BUILD)/gpu/device.o
 
