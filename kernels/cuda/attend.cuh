@@ -43,7 +43,7 @@ template <int ROWS> __device__ __forceinline__ int attend_first_key(void)
 template <int D> struct attend_state {
     float o[D / 8][4]; /* row g, row g, row g + 8, row g + 8 */
     float max[2];      /* largest score so far, in units of log2 */
-    float sum[2];      /* of this thread's own columns, until attend_end */
+    float sum[2];      /* of this thread's own columns, until attend_tiles ends */
 };
 
 /* The chunk of eight values c of row r. */

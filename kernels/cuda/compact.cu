@@ -1,40 +1,54 @@
 /* compact: keys and values of the accepted nodes move behind old_len, in place (ops.h).
  *
- *   grid  (max_seqs, n_layers * n_kv_heads * 2)      block  64 threads, a column of the head each
+ *   grid  (eights of a sequence's columns / ROW_THREADS, max_seqs)
+ *   block  ROW_THREADS, eight columns of one head's keys or values in one layer a thread
  *
- * A thread owns its columns of all slots, and moves them in the order of the path: a node's index
- * is never below its place, so nothing is overwritten before it is read.  Bound by latency: a few
- * slots of a sequence. */
+ * A thread owns its columns of all slots, and moves them in the order of the path, a few slots at a
+ * time: all loads, then all stores.  Nodes of a path increase and none is below its place, so no
+ * slot is stored to before it is loaded.  Bound by latency: a few slots of a sequence. */
+#include "kernels/cuda/load.cuh"
 #include "kernels/cuda/ops.cuh"
 #include "kernels/cuda/pages.cuh"
 
-constexpr int COMPACT_THREADS = 64;
+constexpr int COMPACT_MOVES = 4; /* at a time: as many as most paths have */
 
 template <class T>
-static __global__ void compact_kernel(const __grid_constant__ struct compact_args a)
+static __global__ void __launch_bounds__(ROW_THREADS)
+    compact_kernel(const __grid_constant__ struct compact_args a)
 {
     grid_wait();
     const struct kv_pool *pool = &a.pool;
-    const int seat = blockIdx.x, layer = blockIdx.y / 2 / pool->n_kv_heads;
-    const int head = blockIdx.y / 2 % pool->n_kv_heads, head_dim = pool->head_dim;
+    const int head_dim = pool->head_dim, n_eights = (head_dim + 7) / 8, seat = blockIdx.y;
+    const int i = blockIdx.x * ROW_THREADS + threadIdx.x, column = i % n_eights * 8;
+    const int head = i / n_eights % pool->n_kv_heads, matrix = i / n_eights / pool->n_kv_heads;
     const int32_t *path = a.tree.path + (size_t)seat * MAX_NODES;
     const int n_path = a.tree.n_path[seat], old_len = a.tree.old_len[seat];
-    T *x = (T *)(blockIdx.y % 2 == 0 ? pool->k : pool->v);
-    for (int j = 0; j < n_path; j++) {
-        if (path[j] == j) continue;
-        const int from = old_len + path[j], to = old_len + j;
-        const T *src = x + page_offset(pool, layer, page_of_slot(pool, seat, from), head) +
-                       (size_t)(from % PAGE_LEN) * head_dim;
-        T *dst = x + page_offset(pool, layer, page_of_slot(pool, seat, to), head) +
-                 (size_t)(to % PAGE_LEN) * head_dim;
-        for (int i = threadIdx.x; i < head_dim; i += COMPACT_THREADS) dst[i] = src[i];
+    const int n = head_dim - column;
+    if (matrix >= 2 * pool->n_layers) return;
+    T *x = (T *)(matrix % 2 == 0 ? pool->k : pool->v) + page_offset(pool, matrix / 2, 0, head) +
+           column;
+    for (int first = 0; first < n_path; first += COMPACT_MOVES) {
+        struct eight<T> moved[COMPACT_MOVES];
+        int from[COMPACT_MOVES];
+#pragma unroll
+        for (int j = 0; j < COMPACT_MOVES; j++) {
+            from[j] = first + j < n_path ? path[first + j] : first + j;
+            if (from[j] != first + j)
+                moved[j] = load_eight(x + slot_offset(pool, seat, old_len + from[j]), n);
+        }
+#pragma unroll
+        for (int j = 0; j < COMPACT_MOVES; j++)
+            if (from[j] != first + j)
+                store_eight(x + slot_offset(pool, seat, old_len + first + j), moved[j], n);
     }
 }
 
 template <class T> void cuda_compact(struct stream *s, const struct compact_args *a)
 {
-    const dim3 grid(a->max_seqs, a->pool.n_layers * a->pool.n_kv_heads * 2);
-    launch(s, compact_kernel<T>, grid, COMPACT_THREADS, 0, *a);
+    const struct kv_pool *pool = &a->pool;
+    const int n_eights = 2 * pool->n_layers * pool->n_kv_heads * ceil_div(pool->head_dim, 8);
+    const dim3 grid(ceil_div(n_eights, ROW_THREADS), a->max_seqs);
+    launch(s, compact_kernel<T>, grid, ROW_THREADS, 0, *a);
 }
 
 FOR_BOTH_TYPES(cuda_compact, compact_args)

@@ -24,6 +24,13 @@ __device__ __forceinline__ int page_of_slot(const struct kv_pool *pool, int seat
     return page;
 }
 
+/* Elements from head 0 of page 0 of a layer to a sequence's slot, which must be there. */
+__device__ __forceinline__ size_t slot_offset(const struct kv_pool *pool, int seat, int slot)
+{
+    return page_offset(pool, 0, page_of_slot(pool, seat, slot), 0) +
+           (size_t)(slot % PAGE_LEN) * pool->head_dim;
+}
+
 /* Bits of mask, whose bit 0 stands for slot prefix, as they fall into a page. */
 __device__ __forceinline__ uint64_t mask_in_page(uint64_t mask, int prefix, int tile)
 {

@@ -38,10 +38,9 @@ static __global__ void __launch_bounds__(ROW_THREADS)
     if (!is_value) rope_angles(angle, &a.rope, a.rows.pos + 3 * (size_t)r, pair, half);
     struct rope_pairs<T> pairs = load_pairs(x, pair, half);
     if (head >= a.n_heads) { /* while angles and pairs are on their way */
-        const int page = page_of_slot(&a.pool, seat, slot);
         cache = (T *)(is_value ? a.pool.v : a.pool.k) +
-                page_offset(&a.pool, a.layer, page, (head - a.n_heads) % n_kv) +
-                (size_t)(slot % PAGE_LEN) * head_dim;
+                page_offset(&a.pool, a.layer, 0, (head - a.n_heads) % n_kv) +
+                slot_offset(&a.pool, seat, slot);
     }
     if (!is_value) {
         pairs = rotate_pairs(pairs, angle);

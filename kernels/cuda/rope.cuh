@@ -17,11 +17,13 @@ __device__ __forceinline__ void rope_angles(float2 (&angle)[8], const struct rop
     const int32_t of_axis[3] = {pos[0], pos[1], pos[2]};
     const int first[2] = {rope->section[0], rope->section[0] + rope->section[1]};
     int32_t p[8];
+    bool is_in_table = true; /* asked once, so that the loads do not wait for each other */
 #pragma unroll
-    for (int j = 0; j < 8; j++) { /* before the loads, which shall not wait for each other */
+    for (int j = 0; j < 8; j++) {
         p[j] = i + j < first[0] ? of_axis[0] : i + j < first[1] ? of_axis[1] : of_axis[2];
-        DEVICE_REQUIRE(i + j >= half || (p[j] >= 0 && p[j] < rope->n_pos));
+        is_in_table &= i + j >= half || (p[j] >= 0 && p[j] < rope->n_pos);
     }
+    DEVICE_REQUIRE(is_in_table);
 #pragma unroll
     for (int j = 0; j < 8; j++)
         angle[j] = i + j < half ? ((const float2 *)rope->table)[(size_t)p[j] * half + i + j]

@@ -14,7 +14,7 @@ static size_t at(const struct kv_pool *p, int layer, int page, int head, int slo
 TEST(compact_moves_the_path_over_page_borders_in_all_layers_and_nothing_else)
 {
     enum { LAYERS = 2, PAGES = 5, HEADS = 3, DIM = 4, N = LAYERS * PAGES * HEADS * PAGE_LEN * DIM };
-    static const int path[4] = {0, 2, 5, 9}, page_of[3] = {4, 0, 3}, old_len = 60;
+    static const int path[6] = {0, 2, 3, 5, 9, 10}, page_of[3] = {4, 0, 3}, old_len = 60;
     struct opbed r;
     opbed_open(&r, &(struct opbed_shape){
                        .max_seqs = 3, .vocab = 4, .width = 1, .max_rows = 4, .k = 1, .depth = 1});
@@ -33,9 +33,9 @@ TEST(compact_moves_the_path_over_page_borders_in_all_layers_and_nothing_else)
     memcpy(want_k, k, N * sizeof(float));
     memcpy(want_v, v, N * sizeof(float));
     memset(r.tree.n_path, 0, 3 * sizeof(int32_t));
-    r.tree.n_path[1] = 4;
+    r.tree.n_path[1] = 6;
     r.tree.old_len[1] = old_len;
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < 6; j++) {
         r.tree.path[MAX_NODES + j] = path[j];
         int from = old_len + path[j], to = old_len + j;
         for (int i = 0; i < LAYERS * HEADS * DIM; i++) {

@@ -3,7 +3,7 @@
 #include "test/pages.h"
 #include "test/shapes.h"
 
-enum { N_POS = 500, N_HEADS = 2, MAX_PAGES = 7, BEHIND = 2, MAX_N = 70 };
+enum { N_POS = 500, N_HEADS = 2, MAX_PAGES = 7, BEHIND = 2, MAX_N = 150 };
 
 /* A draft's cache, and one call on it. */
 struct fixture {
@@ -194,4 +194,51 @@ TEST(rows_that_see_nothing_give_zeros_and_no_rows_nothing)
     f.n = 0;
     run(&f, false);
     kernels_close(&f.k);
+}
+
+/* Scratch rows of 30 sequences, 1 to 9 each, which see every other slot before them and themselves.
+ */
+static void set_scratch_rows(struct fixture *f)
+{
+    for (int seat = 0; seat < 30; seat++) {
+        const int context = seat * 7;
+        for (int slot = 0; slot < context; slot += 2) fill_valid(f, seat, slot);
+        for (int j = 0; j <= seat % 9; j++)
+            f->rows[f->n++] = (struct page_row){.seat = seat,
+                                                .slot = context + j,
+                                                .prefix = context,
+                                                .pos = {context + j, 0, 0},
+                                                .mask = 1ull << j};
+    }
+}
+
+TEST(each_of_many_sequences_finds_its_rows)
+{
+    struct fixture f;
+    setup(&f, 16, 30);
+    set_scratch_rows(&f);
+    run(&f, true);
+    check_outputs(&f, f.pages.valid);
+    kernels_close(&f.k);
+}
+
+TEST(a_rows_bits_do_not_depend_on_the_rows_beside_it)
+{
+    struct fixture all;
+    setup(&all, 128, 30);
+    set_scratch_rows(&all);
+    run(&all, true);
+    const int width = N_HEADS * all.head_dim;
+    for (int r = 0; r < all.n; r += 3) {
+        struct fixture alone;
+        setup(&alone, 128, 30);
+        set_scratch_rows(&alone);
+        alone.n = 1;
+        alone.rows[0] = all.rows[r];
+        memcpy(alone.qkv, all.qkv + (size_t)r * all.width, (size_t)all.width * sizeof(float));
+        run(&alone, true);
+        CHECK_SAME_BITS(alone.out, all.out + (size_t)r * width, (size_t)width);
+        kernels_close(&alone.k);
+    }
+    kernels_close(&all.k);
 }
