@@ -94,6 +94,8 @@ struct emu_block {
 };
 
 extern emu_block *emu_this_block;
+extern char *emu_shared; /* of the block that runs, and its size; 0 while none runs */
+extern size_t emu_shared_bytes;
 extern emu_dim gridDim, blockDim;
 extern emu_fiber *emu_this;
 

@@ -19,6 +19,8 @@ enum {
 };
 
 emu_block *emu_this_block;
+char *emu_shared;
+size_t emu_shared_bytes;
 emu_dim gridDim, blockDim;
 emu_fiber *emu_this;
 
@@ -311,6 +313,8 @@ bool emu_block_run(emu_block *block)
     const bool is_ordered = block->grid->schedule == 0;
     const unsigned n_warps = (unsigned)block->warps.size();
     emu_this_block = block;
+    emu_shared = block->shared;
+    emu_shared_bytes = block->grid->shared_bytes;
     gridDim = block->grid->blocks;
     blockDim = block->grid->threads;
     if (block->grid->is_released)
@@ -332,6 +336,7 @@ bool emu_block_run(emu_block *block)
     const bool is_done = block->n_done == block->fibers.size();
     if (!is_done && block->grid->is_released) emu_die("deadlock: no thread can go on");
     emu_this_block = NULL;
+    emu_shared_bytes = 0;
     return is_done;
 }
 

@@ -91,3 +91,26 @@ void emu_mma_bf16_all(emu_warp &warp)
 {
     mma_all<emu_from_bf16>(warp);
 }
+
+/* Row r of a tile of 64 columns, whose chunks of eight values are swizzled. */
+static void load_tile_row(float (&to)[64], const uint16_t *tile, int r, const emu_tiles &tiles)
+{
+    const uint16_t *row = tile + r * 64;
+    emu_access(emu_this, row, 64 * sizeof(*row), EMU_READ, tiles.where);
+    for (int k = 0; k < 64; k++) to[k] = tiles.widen(row[(k / 8 ^ r % 8) * 8 + k % 8]);
+}
+
+void emu_tiles_multiply(const emu_tiles &tiles)
+{
+    const int g = emu_this->lane / 4 + emu_this->warp % 4 * 16, t = 2 * (emu_this->lane % 4);
+    float a[2][64], b[2][64];
+    for (int i = 0; i < 2; i++) load_tile_row(a[i], tiles.a, g + 8 * i, tiles);
+    for (int j = 0; j < tiles.n; j++) {
+        for (int i = 0; i < 2; i++) load_tile_row(b[i], tiles.b, 8 * j + t + i, tiles);
+        for (int e = 0; e < 4; e++) {
+            float sum = tiles.add ? tiles.sum[j][e] : 0;
+            for (int k = 0; k < 64; k++) sum += a[e / 2][k] * b[e % 2][k];
+            tiles.sum[j][e] = sum;
+        }
+    }
+}

@@ -42,14 +42,15 @@ void emu_check_tail(const char *memory, size_t bytes, const char *what)
         if ((unsigned char)memory[i] != 0xff) emu_die(what);
 }
 
-/* ---- workspaces and tickets --------------------------------------------------------------------
+/* ---- large blocks, workspaces and tickets ------------------------------------------------------
  *
- * A stream takes two blocks one after the other, known by their sizes (kernels/cuda/device.cu).  A
- * workspace is a private mapping of a file full of NaN: whatever a kernel has left there is dropped
- * by forgetting the pages. */
+ * Large blocks, which the device does not fill, are private mappings of a file full of NaN.  A
+ * stream takes its workspace and its tickets one after the other; they are known by their sizes
+ * (kernels/cuda/device.cu).  What a kernel has left in a workspace is dropped by forgetting the
+ * pages. */
 
 constexpr size_t WORKSPACE_BYTES = WORKSPACE_FLOATS * sizeof(float);
-static_assert(WORKSPACE_BYTES % NAN_BYTES == 0, "a workspace is the file some times over");
+static_assert(WORKSPACE_BYTES % NAN_BYTES == 0, "a workspace is a large block");
 
 static std::vector<char *> workspaces, tickets;
 
@@ -63,13 +64,12 @@ static int make_nan_file(void)
 
 static const int nan_file = make_nan_file(); /* before tests begin, since each is a child */
 
-static void make_workspace(char *memory)
+static void map_nan(char *memory, size_t bytes)
 {
-    for (size_t at = 0; at < WORKSPACE_BYTES; at += NAN_BYTES)
+    for (size_t at = 0; at < bytes; at += NAN_BYTES)
         if (mmap(memory + at, NAN_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, nan_file,
                  0) == MAP_FAILED)
-            emu_die("no workspace");
-    workspaces.push_back(memory);
+            emu_die("no large block");
 }
 
 void emu_spoil_workspaces(void)
@@ -90,7 +90,7 @@ void emu_check_tickets(void)
 
 static uint64_t digest = 1;
 
-/* What memory holds when it is freed. */
+/* What memory holds when it is freed; large blocks are a stream's own. */
 static void add_to_digest(const char *memory, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += sizeof(uint64_t)) {
@@ -131,8 +131,9 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     char *memory = emu_guarded(bytes, &m.map, &m.map_bytes);
     if (memory == NULL) return cudaErrorMemoryAllocation;
     mappings[memory] = m;
+    if (bytes % NAN_BYTES == 0) map_nan(memory, bytes);
     if (bytes == WORKSPACE_BYTES)
-        make_workspace(memory);
+        workspaces.push_back(memory);
     else if (bytes == N_TICKETS * sizeof(int32_t) && tickets.size() < workspaces.size())
         tickets.push_back(memory);
     *p = memory;
@@ -142,13 +143,12 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 cudaError_t cudaFree(void *p)
 {
     if (p == NULL) return cudaSuccess;
-    cudaDeviceSynchronize();
     auto found = mappings.find(p);
     if (found == mappings.end()) emu_die("freed memory was never taken");
     emu_check_tail((char *)p, found->second.bytes, "a write behind global memory");
-    if (std::erase(workspaces, (char *)p) + std::erase(tickets, (char *)p) == 0 &&
-        found->second.bytes != PARTIAL_FLOATS * sizeof(float)) /* scratch, and too much to read */
-        add_to_digest((const char *)p, found->second.bytes);
+    if (found->second.bytes < NAN_BYTES) add_to_digest((const char *)p, found->second.bytes);
+    std::erase(workspaces, (char *)p);
+    std::erase(tickets, (char *)p);
     munmap(found->second.map, found->second.map_bytes);
     mappings.erase(found);
     return cudaSuccess;

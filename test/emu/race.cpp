@@ -105,12 +105,18 @@ static void note_read(emu_cell *cell, const emu_fiber *by, uint32_t syncs, const
     cell->read_at = where;
 }
 
+/* Most accesses are of other memory: they shall cost little. */
+static inline bool is_shared(const void *p)
+{
+    return (size_t)((const char *)p - emu_shared) < emu_shared_bytes;
+}
+
 void emu_access(const emu_fiber *by, const void *p, size_t bytes, enum emu_access access,
                 const void *where)
 {
+    if (!is_shared(p)) return;
     const emu_block *block = emu_this_block;
-    const size_t first = (size_t)((const char *)p - block->shared);
-    if (first >= block->grid->shared_bytes) return;
+    const size_t first = (size_t)((const char *)p - emu_shared);
     const uint32_t syncs = block->warps[by->warp].n_syncs;
     for (size_t i = first / CELL_BYTES; i <= (first + bytes - 1) / CELL_BYTES; i++) {
         emu_cell *cell = &block->cells[i];
@@ -137,13 +143,6 @@ void emu_access(const emu_fiber *by, const void *p, size_t bytes, enum emu_acces
 
 /* ---- what the compiler calls -------------------------------------------------------------------
  */
-
-/* Most accesses are of other memory: they shall cost little. */
-static inline bool is_shared(const void *p)
-{
-    const emu_block *block = emu_this_block;
-    return block != NULL && (size_t)((const char *)p - block->shared) < block->grid->shared_bytes;
-}
 
 #define HOOK(name, bytes, access)                                                                  \
     extern "C" void name(void *p)                                                                  \

@@ -136,10 +136,16 @@ static inline void tiles_written(void)
 {
 }
 
-template <class T> static inline const T *emu_tile_row(const T *tile, int r, int chunk)
-{
-    return tile + r * 64 + (chunk ^ r % 8) * 8;
-}
+/* A thread's part of a product of tiles: n groups of eight columns. */
+struct emu_tiles {
+    const uint16_t *a, *b;
+    float (*sum)[4];
+    int n;
+    bool add;
+    float (*widen)(uint16_t);
+    const void *where;
+};
+void emu_tiles_multiply(const emu_tiles &tiles);
 
 /* Each thread computes its own part, when it is waited for: as late as on a GPU. */
 template <int N, class T>
@@ -147,20 +153,14 @@ static inline void tiles_multiply(float (&d)[N / 8][4], const T *a, const T *b, 
                                   bool add)
 {
     if ((uintptr_t)a % 1024 != 0 || (uintptr_t)b % 1024 != 0) emu_die("a tile that is not aligned");
-    const int g = emu_this->lane / 4 + emu_this->warp % 4 * 16, t = 2 * (emu_this->lane % 4);
-    float(*sum)[4] = d;
-    emu_this->products.push_back([=] {
-        for (int e = 0; e < 4; e++) {
-            const int row = g + e / 2 * 8;
-            float x[64];
-            for (int k = 0; k < 64; k++) x[k] = to_float(emu_tile_row(a, row, k / 8)[k % 8]);
-            for (int j = 0; j < N / 8 && 8 * j < n_rows; j++) {
-                if (!add) sum[j][e] = 0;
-                for (int k = 0; k < 64; k++)
-                    sum[j][e] += x[k] * to_float(emu_tile_row(b, 8 * j + t + e % 2, k / 8)[k % 8]);
-            }
-        }
-    });
+    const emu_tiles tiles = {(const uint16_t *)a,
+                             (const uint16_t *)b,
+                             d,
+                             min(N, n_rows + 7) / 8,
+                             add,
+                             [](uint16_t bits) { return to_float(T{bits}); },
+                             emu_here()};
+    emu_this->products.push_back([=] { emu_tiles_multiply(tiles); });
 }
 
 template <int N> static inline void tiles_wait(float (&)[N][4])
