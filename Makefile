@@ -95,7 +95,7 @@ OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention
               tree_test vision_attention_test
 CUDA_TYPES := bf16 f16
 EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
-              $(OP_TESTS) emulator_test table_test vision_test))
+              $(OP_TESTS) emulator_test table_test tree_golden_test vision_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -183,7 +183,7 @@ define gpu_test
 $(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/emu/kernels-$(1).o $(GPU_SHARED) \
 		$(CUDA_OBJ)
 	@mkdir -p $$(@D)
-	$(CXX) -fopenmp $(LDFLAGS) -o $$@ $$^ $(CUDA_LIBS) $(LDLIBS)
+	$(CXX) -fopenmp $(LDFLAGS) -o $$@ $$^ $$(CUDA_LIBS) $(LDLIBS)
 endef
 $(foreach t,$(CUDA_TYPES),$(eval $(call gpu_test,$(t))))
 $(BUILD)/gpu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(call obj,bench/gpu/bench.c \

@@ -64,6 +64,11 @@ void device_free(struct device *dev, void *p)
     if (p != NULL) dev->type->free(dev, p);
 }
 
+void device_write(struct device *dev, void *device_dst, const void *host_src, size_t bytes)
+{
+    dev->type->write(dev, device_dst, host_src, bytes);
+}
+
 void *device_alloc_shared(struct device *dev, size_t bytes, const char *what)
 {
     return dev->type->alloc_shared(dev, bytes, what);

@@ -38,6 +38,9 @@ const struct ops *device_ops(const struct device *dev);
 void *device_alloc(struct device *dev, size_t bytes, const char *what);
 void device_free(struct device *dev, void *p); /* accepts NULL */
 
+/* Copies host memory into device memory, now: for loading. */
+void device_write(struct device *dev, void *device_dst, const void *host_src, size_t bytes);
+
 /* Host memory that the device can read and write while a stream runs (pinned on a GPU).  Zeroed. */
 void *device_alloc_shared(struct device *dev, size_t bytes, const char *what);
 void device_free_shared(struct device *dev, void *p); /* accepts NULL */

@@ -19,6 +19,7 @@ struct device_type {
     size_t (*memory_size)(const struct device *dev);
     void *(*alloc)(struct device *dev, size_t bytes, const char *what);
     void (*free)(struct device *dev, void *p);
+    void (*write)(struct device *dev, void *device_dst, const void *host_src, size_t bytes);
     void *(*alloc_shared)(struct device *dev, size_t bytes, const char *what);
     void (*free_shared)(struct device *dev, void *p);
 

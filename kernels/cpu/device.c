@@ -69,6 +69,12 @@ static void *alloc(struct device *dev, size_t bytes, const char *what)
     return alloc_filled(bytes, 0xff, what);
 }
 
+static void write_memory(struct device *dev, void *device_dst, const void *host_src, size_t bytes)
+{
+    (void)dev;
+    memcpy(device_dst, host_src, bytes);
+}
+
 static void *alloc_shared(struct device *dev, size_t bytes, const char *what)
 {
     (void)dev;
@@ -89,6 +95,7 @@ const struct device_type cpu_device = {
     .memory_size = memory_size,
     .alloc = alloc,
     .free = free_memory,
+    .write = write_memory,
     .alloc_shared = alloc_shared,
     .free_shared = free_memory,
     .stream_open = cpu_stream_open,

@@ -15,6 +15,7 @@ struct cuda_device {
     struct device base;
     int n_sms;
     bool has_programmatic; /* dependent launch: sm_90 and later */
+    cudaStream_t loading;  /* what is done while the daemon starts */
     struct cublas *cublas;
 };
 

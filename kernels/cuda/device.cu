@@ -48,6 +48,7 @@ static struct device *open_device(int n_threads)
     CUDA_CHECK(cudaDeviceGetAttribute(&dev->n_sms, cudaDevAttrMultiProcessorCount, 0));
     CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
     dev->has_programmatic = major >= 9;
+    CUDA_CHECK(cudaStreamCreateWithFlags(&dev->loading, cudaStreamNonBlocking));
     dev->cublas = cublas_open();
     return &dev->base;
 }
@@ -55,6 +56,7 @@ static struct device *open_device(int n_threads)
 static void close_device(struct device *dev)
 {
     cublas_close(((struct cuda_device *)dev)->cublas);
+    CUDA_CHECK(cudaStreamDestroy(((struct cuda_device *)dev)->loading));
     free(dev);
 }
 
@@ -97,6 +99,13 @@ static void free_memory(struct device *dev, void *p)
 {
     (void)dev;
     CUDA_CHECK(cudaFree(p));
+}
+
+static void write_memory(struct device *dev, void *device_dst, const void *host_src, size_t bytes)
+{
+    const cudaStream_t loading = ((const struct cuda_device *)dev)->loading;
+    CUDA_CHECK(cudaMemcpyAsync(device_dst, host_src, bytes, cudaMemcpyHostToDevice, loading));
+    CUDA_CHECK(cudaStreamSynchronize(loading));
 }
 
 static void *alloc_shared(struct device *dev, size_t bytes, const char *what)
@@ -251,6 +260,7 @@ static constexpr struct device_type device_of(const char *name, const struct ops
         .memory_size = memory_size,
         .alloc = alloc,
         .free = free_memory,
+        .write = write_memory,
         .alloc_shared = alloc_shared,
         .free_shared = free_shared,
         .stream_open = open_stream,

@@ -304,14 +304,13 @@ struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_
     p->ld = ceil_div(n_in, 8) * 8;
     p->w = dev->type->alloc(dev, (size_t)n_out * p->ld * sizeof(T), "weights");
     void *staged = dev->type->alloc(dev, bytes, "a weight as it is in the file");
+    dev->type->write(dev, staged, w, bytes);
     struct cuda_stream loading = {};
     loading.dev = (const struct cuda_device *)dev;
-    CUDA_CHECK(cudaStreamCreateWithFlags(&loading.stream, cudaStreamNonBlocking));
-    CUDA_CHECK(cudaMemcpyAsync(staged, w, bytes, cudaMemcpyHostToDevice, loading.stream));
+    loading.stream = loading.dev->loading;
     launch(&loading.base, pack_kernel<T>, n_out, ROW_THREADS, 0, (T *)p->w, (const void *)staged, t,
            n_in, p->ld);
     CUDA_CHECK(cudaStreamSynchronize(loading.stream));
-    CUDA_CHECK(cudaStreamDestroy(loading.stream));
     dev->type->free(dev, staged);
     return p;
 }

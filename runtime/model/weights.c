@@ -97,10 +97,7 @@ bool weights_has(const struct weights *w, const char *name)
 void *weights_upload(struct device *dev, const void *host, size_t bytes, const char *what)
 {
     void *p = device_alloc(dev, bytes, what);
-    struct stream *s = stream_open(dev);
-    stream_copy_in(s, p, host, bytes);
-    stream_wait(s);
-    stream_close(s);
+    device_write(dev, p, host, bytes);
     return p;
 }
 
