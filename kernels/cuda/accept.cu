@@ -29,11 +29,12 @@ struct accept_plan {
     int32_t *chunk, *out, *next, *head; /* [max_seqs + 1] */
 };
 
-/* What the kernel's parts hand on. */
+/* What the kernel's parts hand on.  The rings' elements are copied: reading one pointer out of host
+ * memory takes as long as all. */
 struct accept_job {
     struct accept_args a;
-    const struct round_input *in;
-    const struct round_output *output;
+    struct round_input in;
+    struct round_output output;
     struct accept_plan plan;
 };
 
@@ -130,12 +131,12 @@ __device__ static void put_walk(const struct accept_job *job, int seat, int len,
     const int first_out = job->plan.out[seat], n_tokens = walk->n_tokens;
     const size_t base = (size_t)seat * MAX_NODES;
     struct seat *s = &a->state.seats[seat];
-    struct seat_output *to = &job->output->seats[seat];
+    struct seat_output *to = &job->output.seats[seat];
     for (int j = lane; j < n_tokens; j += 32) to->tokens[j] = walk->tokens[j];
     for (int j = lane; n_nodes > 0 && j < walk->n_path; j += 32)
         a->tree.path[base + j] = walk->path[j];
     count_tokens(&a->state, seat, walk);
-    if (s->sampling.n_logprobs >= 0) put_logprobs(a, job->output->logprobs + base, first_out, walk);
+    if (s->sampling.n_logprobs >= 0) put_logprobs(a, job->output.logprobs + base, first_out, walk);
     if (lane > 0) return;
     to->n_tokens = n_tokens;
     to->finish = walk->finish;
@@ -170,8 +171,8 @@ __device__ static void accept_seat(const struct accept_job *job, int seat, struc
         len = a->tree.old_len[seat] + walk->n_path;
         n_rows = goes_on ? walk->n_path : 0;
     } else if (i_chunk >= 0) {
-        const struct chunk c = job->in->chunks[i_chunk];
-        const struct prompt_row *prompt = job->in->prompt_rows + c.first_row;
+        const struct chunk c = job->in.chunks[i_chunk];
+        const struct prompt_row *prompt = job->in.prompt_rows + c.first_row;
         len = c.first_slot + c.n_rows;
         for (int first = 0; drafts && first < c.n_rows; first += 32)
             n_rows += __popc(
@@ -205,7 +206,7 @@ __device__ static void put_chunk_rows(const struct accept_job *job, const struct
                                       bool is_head)
 {
     const struct draft_rows *next = &job->a.next;
-    const struct prompt_row *prompt = job->in->prompt_rows + c->first_row;
+    const struct prompt_row *prompt = job->in.prompt_rows + c->first_row;
     const int lane = threadIdx.x % 32, seat = c->seat, h_first = job->a.tree.first_row[seat];
     for (int first = 0; first < c->n_rows; first += 32) {
         const int i = first + lane;
@@ -238,7 +239,7 @@ __device__ static void put_seat_rows(const struct accept_job *job, int seat)
                     a->tree.old_len[seat] + 1 + j, DRAFT_ROW_FUSED,
                     a->tree.first_row[seat] + path[j], seat);
     } else {
-        const struct chunk c = job->in->chunks[plan->chunk[seat]];
+        const struct chunk c = job->in.chunks[plan->chunk[seat]];
         put_chunk_rows(job, &c, first, is_head);
     }
     if (lane > 0 || !is_head) return;
@@ -257,8 +258,8 @@ __device__ static void plan_out(const struct accept_job *job)
         plan->out[seat] = a->tree.n_nodes[seat];
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < job->in->n_chunks; i += ACCEPT_THREADS) {
-        const struct chunk *c = &job->in->chunks[i];
+    for (int i = threadIdx.x; i < job->in.n_chunks; i += ACCEPT_THREADS) {
+        const struct chunk *c = &job->in.chunks[i];
         const int seat = c->seat;
         DEVICE_REQUIRE(seat >= 0 && seat < max_seqs && plan->out[seat] == 0);
         plan->chunk[seat] = i;
@@ -280,8 +281,8 @@ static __global__ void __launch_bounds__(ACCEPT_THREADS)
     const uint32_t round = (uint32_t)*a.state.round, slot = round % ROUND_RING;
     const struct accept_job job = {
         a,
-        &a.state.inputs[slot],
-        &a.state.outputs[slot],
+        a.state.inputs[slot],
+        a.state.outputs[slot],
         {arrays, arrays + (max_seqs + 1), arrays + 2 * (max_seqs + 1), arrays + 3 * (max_seqs + 1)},
     };
     plan_out(&job);

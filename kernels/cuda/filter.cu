@@ -12,7 +12,8 @@
  * which is exact, so neither order nor threads matter.
  *
  * Penalties and temperature have the CPU's bits; e^x differs in the last, which matters only where
- * a sum of probabilities comes that near to top_p.  Bound by one block's reading of the row. */
+ * a sum of probabilities comes that near to top_p.  Bound by one block's reading of the row, so
+ * loops over it have eight loads on their way. */
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/ops.cuh"
 
@@ -112,6 +113,7 @@ __device__ static void penalize_row(const struct context *c, const float *logits
 __device__ static float largest_score(const float *scores, int vocab, float *scratch)
 {
     float largest = -INFINITY;
+#pragma unroll 8
     for (int id = threadIdx.x; id < vocab; id += FILTER_THREADS)
         largest = scores[id] == scores[id] ? fmaxf(largest, scores[id]) : INFINITY;
     for (int distance = 16; distance > 0; distance /= 2)
@@ -170,6 +172,7 @@ __device__ __forceinline__ struct sums sum_between(Tokens tokens, int n, int fir
                                                    uint64_t low, uint64_t high)
 {
     struct sums sum = {0, 0};
+#pragma unroll 8
     for (int i = first; i < n; i += step) {
         const struct open_token token = tokens.at(i, low, high);
         if (token.key < low || token.key >= high) continue;

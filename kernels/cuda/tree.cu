@@ -136,8 +136,8 @@ struct select_plan {
 
 struct select_job {
     struct select_args a;
-    const struct round_input *in;
-    const uint64_t *keys; /* [n_heads][MAX_NODES] */
+    struct round_input in; /* copied: reading one number out of host memory takes as long as all */
+    const uint64_t *keys;  /* [n_heads][MAX_NODES] */
     int n_heads;
     uint64_t least; /* key that the budget keeps */
     struct select_plan plan;
@@ -206,8 +206,8 @@ __device__ static void plan_rows(struct select_job *job, int *n_fixed)
     __syncthreads();
     for (int head = threadIdx.x; head < job->n_heads; head += SELECT_THREADS)
         plan->head[a->beam.seat[head]] = head;
-    for (int i = threadIdx.x; i < job->in->n_chunks; i += SELECT_THREADS) {
-        const struct chunk *c = &job->in->chunks[i];
+    for (int i = threadIdx.x; i < job->in.n_chunks; i += SELECT_THREADS) {
+        const struct chunk *c = &job->in.chunks[i];
         const int seat = c->seat;
         DEVICE_REQUIRE(seat >= 0 && seat < max_seqs);
         DEVICE_REQUIRE(a->state.seats[seat].state == SEAT_PREFILL && c->n_rows > 0);
@@ -320,7 +320,7 @@ __device__ static void put_tree(const struct select_job *job, int seat, struct t
 __device__ static void put_chunk(const struct select_job *job, const struct chunk *c)
 {
     const struct select_args *a = &job->a;
-    const struct prompt_row *prompt = job->in->prompt_rows + c->first_row;
+    const struct prompt_row *prompt = job->in.prompt_rows + c->first_row;
     const int seat = c->seat, n = c->n_rows, first_row = job->plan.rows[seat];
     for (int i = threadIdx.x; i < n; i += SELECT_THREADS) {
         const int r = first_row + i, slot = c->first_slot + i;
@@ -358,7 +358,7 @@ __device__ static void put_rows(struct select_job *job, int *n_fixed, struct tre
         else if (threadIdx.x % 32 == 0)
             a->tree.n_nodes[seat] = 0;
     }
-    for (int i = 0; i < job->in->n_chunks; i++) put_chunk(job, &job->in->chunks[i]);
+    for (int i = 0; i < job->in.n_chunks; i++) put_chunk(job, &job->in.chunks[i]);
     if (threadIdx.x > 0) return;
     *a->rows.n = n;
     *a->out.n = n_out;
@@ -370,15 +370,16 @@ static __global__ void __launch_bounds__(SELECT_THREADS)
     struct head_shared *shared = (struct head_shared *)shared_memory();
     const int max_seqs = a.state.max_seqs, head = blockIdx.x;
     grid_wait();
+    const uint32_t round = (uint32_t)*a.state.round;
+    const struct round_input in = a.state.inputs[round % ROUND_RING]; /* on its way meanwhile */
     const int n_heads = a.beam.n_heads != NULL ? n_rows(a.beam.n_heads, max_seqs) : 0;
     if (head < n_heads) rank_head(&a, head, keys, shared);
     if (!is_last_block(ticket, gridDim.x, &shared->is_last)) return;
     struct tree_shared *trees = (struct tree_shared *)(shared + 1);
     int32_t *arrays = (int32_t *)(trees + SELECT_WARPS);
-    const uint32_t round = (uint32_t)*a.state.round;
     struct select_job job = {
         a,
-        &a.state.inputs[round % ROUND_RING],
+        in,
         keys,
         n_heads,
         0,
