@@ -43,7 +43,7 @@ enum activation {
     ACT_QUICK_GELU
 }; /* gelu by erf; quick: x * sigmoid(1.702 x) */
 
-/* y = act(x W^T + bias) (+ y if `add`): y [n][n_out], x [n][n_in]. */
+/* y = x W^T + bias (+ y if `add`): y [n][n_out], x [n][n_in]. */
 struct gemm_args {
     const struct packed *w;
     const float *bias; /* [n_out] or NULL */
@@ -51,7 +51,6 @@ struct gemm_args {
     void *y;           /* act, or float if y_is_float; does not overlap x */
     const int32_t *n;  /* NULL: exactly max rows */
     int32_t max, ldx, ldy;
-    enum activation activation;
     bool add, y_is_float;
 };
 

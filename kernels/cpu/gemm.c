@@ -186,7 +186,6 @@ static inline void finish(const struct gemm_args *a, int row, int col, const flo
         if (n > VEC) n = VEC;
         vec value = vec_load(acc + j);
         if (a->bias != NULL) value += vec_load_n(a->bias + col + j, n);
-        value = vec_activate(value, a->activation);
         if (a->add) value += vec_load_n(y + j, n);
         vec_store_n(y + j, value, n);
     }

@@ -176,8 +176,8 @@ __device__ __forceinline__ void attend_values(struct attend_state<D> *a,
  *   int next(int tile)                   the first tile from there on that has keys, or any >= end
  *   uint64_t all(int tile)               keys that any query of the block sees
  *   uint64_t seen(int tile, int row)     keys that query 0 or 1 of this thread sees
- *   void place(int tile, const T **k, const T **v)      where key 0 lies, and
- *   size_t stride                        the distance of two keys
+ *   const T *key(int tile), *value(int tile)      where key 0 and its value lie, and
+ *   int stride                                    the distance of two keys
  *
  * The caller passes a barrier before it uses shared memory again. */
 template <class T, int D, int ROWS = ATTEND_ROWS, class Keys>
@@ -187,26 +187,23 @@ __device__ __forceinline__ void attend_tiles(struct attend_state<D> *a,
 {
     const uint64_t all_of_warp = ~0ull >> (64 - ROWS);
     const float scale = 1.44269504f / sqrtf((float)head_dim);
-    const T *k = NULL, *v = NULL;
     attend_begin(a);
     int tile = keys.next(first), half = 0;
     uint64_t all = 0;
     if (tile < end) {
-        keys.place(tile, &k, &v);
         all = keys.all(tile);
-        attend_load<T, D>(shared->k[0], k, keys.stride, all, head_dim);
+        attend_load<T, D>(shared->k[0], keys.key(tile), keys.stride, all, head_dim);
     }
     copy_commit();
-    if (tile < end) attend_load<T, D>(shared->v[0], v, keys.stride, all, head_dim);
+    if (tile < end) attend_load<T, D>(shared->v[0], keys.value(tile), keys.stride, all, head_dim);
     copy_commit();
     for (; tile < end; half ^= 1) {
         const int next = keys.next(tile + 1);
         copy_wait<1>(); /* keys are here, values may be on their way */
         __syncthreads();
         if (next < end) {
-            keys.place(next, &k, &v);
             all = keys.all(next);
-            attend_load<T, D>(shared->k[half ^ 1], k, keys.stride, all, head_dim);
+            attend_load<T, D>(shared->k[half ^ 1], keys.key(next), keys.stride, all, head_dim);
         }
         copy_commit();
         float s[ROWS / 8][4];
@@ -224,7 +221,8 @@ __device__ __forceinline__ void attend_tiles(struct attend_state<D> *a,
         }
         copy_wait<1>();
         __syncthreads(); /* values are here, and nobody reads the other half any more */
-        if (next < end) attend_load<T, D>(shared->v[half ^ 1], v, keys.stride, all, head_dim);
+        if (next < end)
+            attend_load<T, D>(shared->v[half ^ 1], keys.value(next), keys.stride, all, head_dim);
         copy_commit();
         if (sees_any) attend_values<T, D, ROWS>(a, s, shared->v[half]);
         tile = next;

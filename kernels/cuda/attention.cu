@@ -23,17 +23,11 @@ constexpr int MIN_PAGES = 2;  /* of a unit: shorter ones cost more in the merge 
 constexpr int MAX_UNITS = 32; /* of a tile: a lane each in merge */
 constexpr int PLAN_THREADS = 512, MERGE_THREADS = 256;
 
-struct attention_unit {
-    int32_t row0, n_rows;
-    int32_t first_page, n_pages;
-    int32_t partial; /* slot of row0's sums, -1 if the unit is all of the tile */
-};
-
 struct attention_plan {
     int32_t n_units;
     int32_t row_units[PLAN_ROWS], row_partial[PLAN_ROWS]; /* units, and slot of the first one's */
     int32_t row_stride[PLAN_ROWS];                        /* slots from one unit to the next */
-    struct attention_unit units[PLAN_ROWS * MAX_UNITS];
+    struct page_unit units[PLAN_ROWS * MAX_UNITS];
 };
 static_assert(sizeof(struct attention_plan) <= PLAN_BYTES, "a plan fits its place");
 
@@ -43,12 +37,15 @@ __host__ __device__ __forceinline__ int wanted_units(int n_kv_heads)
     return min(max(256 / n_kv_heads, 4), MAX_UNITS - 4);
 }
 
-/* Pages of a unit, for a tile whose first row has that prefix. */
+/* Pages of a unit, for a tile whose first row has that prefix: such that the tree behind it does
+ * not begin another unit, and in steps of an eighth or less, so that a sequence that grows seldom
+ * comes to another cut. */
 __device__ __forceinline__ int unit_pages(int prefix, int n_kv_heads)
 {
-    int pages = MIN_PAGES;
-    while (pages * PAGE_LEN * wanted_units(n_kv_heads) < prefix) pages *= 2;
-    return pages;
+    const int n_pages = prefix / PAGE_LEN + 2, wanted = wanted_units(n_kv_heads);
+    const int pages = max(MIN_PAGES, (n_pages + wanted - 1) / wanted);
+    const int shift = max(0, 28 - __clz(pages)); /* keeps four bits */
+    return (pages + (1 << shift) - 1) >> shift << shift;
 }
 
 /* Inclusive sum or maximum over the threads of the block up to this one.  `scratch` is a word for
@@ -84,19 +81,49 @@ struct plan_shared {
     int run, n_units, n_partials; /* of the rows so far: first row of the last sequence, sums */
 };
 
-/* Units of the tile that begins at row r, and where it ends. */
-__device__ static int plan_tile(const struct plan_args *a, int r, int n, int *n_rows, int *end)
+struct tile_plan {
+    struct page_unit first; /* unit; the others differ in their pages and partial */
+    int n_units, n_pages;   /* of the tile */
+};
+
+__device__ static struct tile_plan plan_tile(const struct plan_args *a, int row0, int n)
 {
+    const struct rows *rows = &a->rows;
     const int rows_of_tile = ATTEND_ROWS / (a->n_heads / a->n_kv_heads);
-    *end = 1;
-    *n_rows = 0;
-    while (*n_rows < rows_of_tile && r + *n_rows < n &&
-           a->rows.seat[r + *n_rows] == a->rows.seat[r])
-        *end = max(*end, row_end(&a->rows, r + (*n_rows)++));
-    const int slots = unit_pages(a->rows.prefix[r], a->n_kv_heads) * PAGE_LEN;
-    const int n_units = (*end + slots - 1) / slots;
-    DEVICE_REQUIRE(n_units <= MAX_UNITS);
-    return n_units;
+    struct tile_plan t = {};
+    t.first.row0 = row0;
+    t.first.seat = rows->seat[row0];
+    t.first.min_prefix = rows->prefix[row0];
+    t.first.n_pages = unit_pages(rows->prefix[row0], a->n_kv_heads);
+    int r = row0, end = 1;
+    for (; r < min(row0 + rows_of_tile, n) && rows->seat[r] == t.first.seat; r++) {
+        t.first.min_prefix = min(t.first.min_prefix, rows->prefix[r]);
+        end = max(end, row_end(rows, r));
+    }
+    t.first.n_rows = r - row0;
+    t.n_pages = (end + PAGE_LEN - 1) / PAGE_LEN;
+    t.n_units = (t.n_pages + t.first.n_pages - 1) / t.first.n_pages;
+    DEVICE_REQUIRE(t.n_units <= MAX_UNITS);
+    return t;
+}
+
+/* Writes the tile's units from number unit0 on; their sums lie in the slots from partial0 on. */
+__device__ static void write_tile(struct attention_plan *plan, const struct tile_plan *t, int unit0,
+                                  int partial0)
+{
+    const int n_rows = t->first.n_rows, pages = t->first.n_pages;
+    for (int i = 0; i < t->n_units; i++) {
+        struct page_unit unit = t->first;
+        unit.first_page = i * pages;
+        unit.n_pages = min(pages, t->n_pages - i * pages);
+        unit.partial = t->n_units > 1 ? partial0 + i * n_rows : -1;
+        plan->units[unit0 + i] = unit;
+    }
+    for (int i = 0; i < n_rows; i++) {
+        plan->row_units[t->first.row0 + i] = t->n_units;
+        plan->row_partial[t->first.row0 + i] = partial0 + i;
+        plan->row_stride[t->first.row0 + i] = n_rows;
+    }
 }
 
 static __global__ void __launch_bounds__(PLAN_THREADS)
@@ -115,24 +142,16 @@ static __global__ void __launch_bounds__(PLAN_THREADS)
         const int run =
             max(shared->run, block_scan(begins ? r : 0, shared->scratch[0], max_ints()));
         const bool is_tile = r < n && (r - run) % rows_of_tile == 0;
-        int n_tile = 0, end = 0, n_units = 0;
-        if (is_tile) n_units = plan_tile(&a, r, n, &n_tile, &end);
-        const int n_partials = n_units > 1 ? n_units * n_tile : 0;
+        struct tile_plan tile = {};
+        if (is_tile) tile = plan_tile(&a, r, n);
+        const int n_units = tile.n_units,
+                  n_partials = n_units > 1 ? n_units * tile.first.n_rows : 0;
         const int unit0 =
             shared->n_units + block_scan(n_units, shared->scratch[1], add_ints()) - n_units;
         const int partial0 = shared->n_partials +
                              block_scan(n_partials, shared->scratch[2], add_ints()) - n_partials;
-        const int pages = is_tile ? unit_pages(a.rows.prefix[r], a.n_kv_heads) : 0;
         DEVICE_REQUIRE(partial0 + n_partials <= max_partials);
-        for (int i = 0; i < n_units; i++)
-            plan->units[unit0 + i] = {r, n_tile, i * pages,
-                                      min(pages, (end + PAGE_LEN - 1) / PAGE_LEN - i * pages),
-                                      n_units > 1 ? partial0 + i * n_tile : -1};
-        for (int i = 0; i < n_tile; i++) {
-            plan->row_units[r + i] = n_units;
-            plan->row_partial[r + i] = partial0 + i;
-            plan->row_stride[r + i] = n_tile;
-        }
+        write_tile(plan, &tile, unit0, partial0);
         __syncthreads();
         if (threadIdx.x == PLAN_THREADS - 1) {
             shared->run = run;
@@ -183,33 +202,32 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
     const int n_kv = a.pool.n_kv_heads, group = a.n_heads / n_kv, head_dim = a.pool.head_dim;
     const size_t width = (size_t)(a.n_heads + 2 * n_kv) * head_dim;
     grid_wait();
+    struct page_unit unit = plan->units[blockIdx.x / n_kv]; /* beside n_units, if there is one */
     const int n_work = plan->n_units * n_kv;
     for (int work = blockIdx.x; work < n_work; work += gridDim.x) {
-        const struct attention_unit unit = plan->units[work / n_kv];
+        if (work != (int)blockIdx.x) unit = plan->units[work / n_kv];
         const int kv_head = work % n_kv;
-        if (threadIdx.x < 32)
-            set_page_tile(queries, &a.rows, &a.pool, a.layer, kv_head, unit.row0, unit.n_rows,
-                          group);
+        set_page_tile(queries, &unit, &a.rows, &a.pool, a.layer, kv_head, group);
         __syncthreads();
         const struct page_keys<T> keys = {
-            queries, &a.pool, (size_t)head_dim
+            queries, &a.pool, head_dim
         };
         struct attend_state<D> state;
         load_queries<T, D>(shared->q, queries, (const T *)a.qkv, width, kv_head, head_dim);
-        attend_tiles<T, D>(&state, shared, keys, unit.first_page, unit.first_page + unit.n_pages,
-                           head_dim);
+        const int first = queries->unit.first_page;
+        attend_tiles<T, D>(&state, shared, keys, first, first + queries->unit.n_pages, head_dim);
+        const int row0 = queries->unit.row0, partial = queries->unit.partial;
         for (int row = 0; row < 2; row++) {
             const int query = attend_row(row), i = query / group;
             const int head = kv_head * group + query % group;
-            if (i >= unit.n_rows) continue;
-            if (unit.partial < 0)
-                attend_write<T, D>(
-                    &state, row,
-                    (T *)a.out + ((size_t)(unit.row0 + i) * a.n_heads + head) * head_dim, head_dim);
+            if (i >= queries->unit.n_rows) continue;
+            if (partial < 0)
+                attend_write<T, D>(&state, row,
+                                   (T *)a.out + ((size_t)(row0 + i) * a.n_heads + head) * head_dim,
+                                   head_dim);
             else
-                write_partial<D>(&state, row,
-                                 partial_o<D>(partials, unit.partial + i, head, a.n_heads),
-                                 partial_sum<D>(partials, unit.partial + i, head, a.n_heads));
+                write_partial<D>(&state, row, partial_o<D>(partials, partial + i, head, a.n_heads),
+                                 partial_sum<D>(partials, partial + i, head, a.n_heads));
         }
         __syncthreads(); /* before the next unit comes into shared memory */
     }

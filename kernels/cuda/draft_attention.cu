@@ -113,7 +113,7 @@ template <class T> struct draft_keys {
     int head, n_pages, min_prefix; /* pages that any row sees; slots that all see */
     int32_t prefix[2];             /* of this thread's rows */
     uint64_t mask[2];
-    size_t stride;
+    int stride;
 
     __device__ __forceinline__ draft_keys(const struct draft_run *of_run,
                                           const struct draft_attention_args *a, int of_head,
@@ -148,13 +148,19 @@ template <class T> struct draft_keys {
         while (index < n_pages && run->page[index] < 0) index++;
         return index; /* pages of pure image are skipped */
     }
-    __device__ __forceinline__ void place(int index, const T **k, const T **v) const
+    __device__ __forceinline__ size_t place(int index) const
     {
         const int page = run->page[index];
         DEVICE_REQUIRE(page >= 0 && page < pool->n_pages);
-        const size_t at = page_offset(pool, 0, page, head);
-        *k = (const T *)pool->k + at;
-        *v = (const T *)pool->v + at;
+        return page_offset(pool, 0, page, head);
+    }
+    __device__ __forceinline__ const T *key(int index) const
+    {
+        return (const T *)pool->k + place(index);
+    }
+    __device__ __forceinline__ const T *value(int index) const
+    {
+        return (const T *)pool->v + place(index);
     }
 };
 

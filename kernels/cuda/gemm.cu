@@ -1,42 +1,45 @@
-/* y = act(x W^T + bias) (+ y), row-invariant: the bits of a row do not depend on the rows beside
- * it.
+/* y = x W^T + bias (+ y), row-invariant: the bits of a row do not depend on the rows beside it.
  *
- *   W  [n_out][ldw] T      x  [n][ldx] T      y  [n][ldy] T or float      bias  [n_out] float
+ *   W  packed      x  [n][ldx] T      y  [n][ldy] T or float      bias  [n_out] float
  *
  * The weights are nearly all of the bytes of a small pass, so they stream through shared memory
  * once, by N_WORKERS persistent blocks that share the work evenly whatever the shape:
  *
- *   unit    64 columns of k of a tile of GEMM_OUT outputs, for all rows of a row tile
- *   worker  a run of units, tile by tile along k; first and last tile may be cut
+ *   unit    64 columns of k of a tile of 128 outputs, for all rows of a row tile.  W lies in memory
+ *           unit after unit, each [128][64] as the matrix unit wants it: one bulk copy of 16 KB
+ *   worker  a run of units, tile by tile along k: a contiguous piece of W; first and last tile may
+ *           be cut
  *
  * Whoever computes a part of a cut tile leaves its sums in the workspace, and the worker that comes
  * last adds them in order.  How units are shared depends on the shape of W alone.
  *
  *   grid    (workers, row tiles)      block  2 warpgroups of 64 outputs
  *   shared  a ring of STAGES units: W [128][64], x [row tile][64] of T, in the swizzle of tiles
- *   sums    in registers, and in the workspace [worker][first or last tile] as the threads hold
- * them
+ *   sums    in registers, and in the workspace [worker][first or last tile] as threads hold them
  *
  * The weights do not depend on the kernel before, so the first of them are on their way before
- * grid_wait.  Two blocks of up to 64 rows fit an SM: this kernel's and the next product's.
+ * grid_wait.
  *
  * Bound by memory up to about 180 rows, by the matrix units above. */
-#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/ops.cuh"
 
 #include <stdlib.h>
 
+#ifndef N_WORKERS
+#define N_WORKERS 132
+#endif
+#ifndef FEW_STAGES
+#define FEW_STAGES 6
+#endif
 constexpr int GEMM_OUT = 128, GEMM_K = 64, GEMM_THREADS = 256;
-constexpr int STAGES = 4;      /* 48 KB of weights on their way in an SM */
-constexpr int N_WORKERS = 132; /* SMs of a Hopper; a constant, since the cut of k must be the same
-                                * everywhere */
-constexpr int MIN_UNITS = 4;   /* of a worker: less would not fill the ring */
+constexpr int UNIT = GEMM_OUT * GEMM_K;       /* elements */
+constexpr int MIN_UNITS = 4;                  /* of a worker: less would not fill the ring */
 constexpr int FEW_ROWS = 64, MANY_ROWS = 256; /* row tiles; which, the host chooses by capacity */
 
 struct packed {
-    int n_out, n_in, ld; /* ld: rows start on 16 bytes */
-    void *w;             /* [n_out][ld] of the device's type, zeros behind n_in */
+    int n_out, n_in;
+    void *w; /* [tile][unit of k][128][64] of the device's type; zeros behind n_out and n_in */
 };
 
 struct gemm_problem {
@@ -46,44 +49,70 @@ struct gemm_problem {
     const int32_t *n;
     float *workspace; /* [row tile][worker][2][row tile][GEMM_OUT] */
     int32_t *tickets; /* [row tile][tile] */
-    int max, n_out, n_in, ldw, ldx, ldy;
+    int max, n_out, n_in, ldx, ldy;
     int n_k, n_units; /* units of a tile, of all tiles */
-    enum activation activation;
-    bool add, y_is_float;
+    bool add, y_is_float, x_is_aligned;
 };
 
+template <int ROWS> constexpr int STAGES = ROWS == FEW_ROWS ? FEW_STAGES : 4;
+
 template <class T, int ROWS> struct alignas(1024) gemm_shared {
-    T w[STAGES][GEMM_OUT * GEMM_K], x[STAGES][ROWS * GEMM_K];
+    T w[STAGES<ROWS>][UNIT], x[STAGES<ROWS>][ROWS * GEMM_K];
+    struct copy_barrier arrived[STAGES<ROWS>]; /* of w */
     int is_last;
 };
 
-/* Begins to copy columns k .. k + 63 of n_rows <= ROWS rows; what lies behind n_in becomes 0.  Rows
- * that do not start on 16 bytes are copied by the thread itself. */
-template <int ROWS, class T>
-__device__ __forceinline__ void gemm_load(T *tile, const T *from, size_t ld, int n_rows, int k,
-                                          int n_in)
+/* A worker's place in its run of units. */
+struct gemm_place {
+    int unit, tile, k, stage, parity; /* k: unit of its tile; place in the ring, and which round */
+};
+
+__device__ __forceinline__ void gemm_next(struct gemm_place *at, int n_k, int n_stages)
 {
-    const int c = threadIdx.x % 8, left = n_in - k - 8 * c;
-#pragma unroll
-    for (int r = threadIdx.x / 8; r < ROWS; r += GEMM_THREADS / 8) {
-        if (r >= n_rows) break;
-        const T *src = from + r * ld + k + 8 * c;
-        T *dst = tile + r * GEMM_K + (c ^ r % 8) * 8;
-        if (left <= 0 || (size_t)src % 16 == 0) {
-            copy_async(dst, left > 0 ? src : from, left > 0 ? 2 * min(left, 8) : 0);
-        } else {
-            const T zero = {0};
-            for (int j = 0; j < 8; j++) dst[j] = j < left ? src[j] : zero;
-        }
+    at->unit++;
+    if (++at->k == n_k) {
+        at->k = 0;
+        at->tile++;
     }
+    if (++at->stage < n_stages) return;
+    at->stage = 0;
+    at->parity ^= 1;
 }
 
-template <class T>
-__device__ __forceinline__ void gemm_load_w(T *tile, const struct gemm_problem *p, int unit)
+/* The first warp begins to copy a unit of W. */
+template <class T, int ROWS>
+__device__ __forceinline__ void gemm_load_w(struct gemm_shared<T, ROWS> *shared,
+                                            const struct gemm_problem *p,
+                                            const struct gemm_place *at)
 {
-    const int out0 = unit / p->n_k * GEMM_OUT;
-    gemm_load<GEMM_OUT>(tile, (const T *)p->w + (size_t)out0 * p->ldw, p->ldw, p->n_out - out0,
-                        unit % p->n_k * GEMM_K, p->n_in);
+    if (threadIdx.x < 32)
+        copy_bulk(shared->w[at->stage], (const T *)p->w + (size_t)at->unit * UNIT, UNIT * sizeof(T),
+                  &shared->arrived[at->stage]);
+}
+
+/* Begins to copy the unit's columns of n_rows rows of x; what lies behind n_in becomes 0.  Rows
+ * that do not start on 16 bytes are copied by the thread itself. */
+template <class T, int ROWS>
+__device__ __forceinline__ void gemm_load_x(struct gemm_shared<T, ROWS> *shared,
+                                            const struct gemm_problem *p,
+                                            const struct gemm_place *at, const T *x, int n_rows)
+{
+    constexpr int STEP = GEMM_THREADS / 8;
+    const int c = threadIdx.x % 8, first = threadIdx.x / 8, k = at->k * GEMM_K + 8 * c;
+    const int n = max(0, min(8, p->n_in - k));
+    const T *from = n > 0 ? x + (size_t)first * p->ldx + k : x;
+    T *to = shared->x[at->stage] + first * GEMM_K + (c ^ first % 8) * 8;
+    if (p->x_is_aligned) {
+#pragma unroll
+        for (int i = 0; i < ROWS / STEP; i++)
+            if (first + i * STEP < n_rows)
+                copy_async(to + i * STEP * GEMM_K, from + (size_t)i * STEP * p->ldx, 2 * n);
+        return;
+    }
+    const T zero = {0};
+    for (int i = 0; first + i * STEP < n_rows; i++)
+        for (int j = 0; j < 8; j++)
+            to[i * STEP * GEMM_K + j] = j < n ? from[(size_t)i * STEP * p->ldx + j] : zero;
 }
 
 /* The last step, for output `out` of row r. */
@@ -92,7 +121,6 @@ __device__ __forceinline__ void gemm_finish(const struct gemm_problem *p, int r,
 {
     const size_t at = (size_t)r * p->ldy + out;
     if (p->bias != NULL) sum += p->bias[out];
-    sum = activate(sum, p->activation);
     if (p->y_is_float) {
         float *y = (float *)p->y + at;
         *y = p->add ? sum + *y : sum;
@@ -170,47 +198,51 @@ __device__ __forceinline__ void gemm_write(const struct gemm_problem *p,
     }
 }
 
-/* This worker's units, for up to ROWS rows.  The weights of the first n_early units are on their
- * way. */
+/* This worker's units up to `end`, for up to ROWS rows.  The weights of the first n_early units are
+ * on their way. */
 template <class T, int ROWS>
 __device__ __forceinline__ void gemm_work(const struct gemm_problem *p,
-                                          struct gemm_shared<T, ROWS> *shared, int row0, int n_tile,
-                                          int n_early)
+                                          struct gemm_shared<T, ROWS> *shared, struct gemm_place at,
+                                          int end, int row0, int n_tile, int n_early)
 {
     constexpr int N = ROWS < 128 ? ROWS : 128;
-    const int first = first_unit(p, blockIdx.x), end = first_unit(p, blockIdx.x + 1);
-    const int warpgroup = threadIdx.x / 128;
+    const int first = at.unit, warpgroup = threadIdx.x / 128;
     const T *x = (const T *)p->x + (size_t)row0 * p->ldx;
+    struct gemm_place ahead = at;
     float sum[ROWS / N][N / 8][4];
-    for (int i = 0; i < STAGES - 1; i++) {
-        if (first + i < end) {
-            if (i >= n_early) gemm_load_w(shared->w[i], p, first + i);
-            gemm_load<ROWS>(shared->x[i], x, p->ldx, n_tile, (first + i) % p->n_k * GEMM_K,
-                            p->n_in);
+    for (int i = 0; i < STAGES<ROWS> - 1; i++) {
+        if (ahead.unit < end) {
+            if (i >= n_early) gemm_load_w(shared, p, &ahead);
+            gemm_load_x(shared, p, &ahead, x, n_tile);
+            gemm_next(&ahead, p->n_k, STAGES<ROWS>);
         }
         copy_commit();
     }
-    for (int unit = first; unit < end; unit++) {
-        const int stage = (unit - first) % STAGES, ahead = unit + STAGES - 1;
-        copy_wait<STAGES - 2>();
+    while (at.unit < end) {
+        const int tile = at.tile;
+        copy_bulk_wait(&shared->arrived[at.stage], at.parity);
+        copy_wait<STAGES<ROWS> - 2>();
+#ifndef NO_FENCE
         tiles_written();
+#endif
         __syncthreads(); /* the unit is here, and nobody reads the one before any more */
 #pragma unroll
         for (int i = 0; i < ROWS / N; i++)
             if (i * N < n_tile)
-                tiles_multiply<N>(sum[i], shared->w[stage] + warpgroup * 64 * GEMM_K,
-                                  shared->x[stage] + i * N * GEMM_K, n_tile - i * N,
-                                  unit > first && unit % p->n_k > 0);
-        if (ahead < end) {
-            const int to = (ahead - first) % STAGES;
-            gemm_load_w(shared->w[to], p, ahead);
-            gemm_load<ROWS>(shared->x[to], x, p->ldx, n_tile, ahead % p->n_k * GEMM_K, p->n_in);
+                tiles_multiply<N>(sum[i], shared->w[at.stage] + warpgroup * 64 * GEMM_K,
+                                  shared->x[at.stage] + i * N * GEMM_K, n_tile - i * N,
+                                  at.unit > first && at.k > 0);
+        if (ahead.unit < end) {
+            gemm_load_w(shared, p, &ahead);
+            gemm_load_x(shared, p, &ahead, x, n_tile);
+            gemm_next(&ahead, p->n_k, STAGES<ROWS>);
         }
         copy_commit();
 #pragma unroll
         for (int i = 0; i < ROWS / N; i++) tiles_wait(sum[i]);
-        if (unit + 1 == end || (unit + 1) % p->n_k == 0)
-            gemm_write<T, ROWS, N>(p, sum, &shared->is_last, unit / p->n_k, row0, n_tile);
+        gemm_next(&at, p->n_k, STAGES<ROWS>);
+        if (at.unit == end || at.k == 0)
+            gemm_write<T, ROWS, N>(p, sum, &shared->is_last, tile, row0, n_tile);
     }
 }
 
@@ -219,15 +251,26 @@ static __global__ void __launch_bounds__(GEMM_THREADS, ROWS == FEW_ROWS ? 2 : 1)
     gemm_kernel(const __grid_constant__ struct gemm_problem p)
 {
     struct gemm_shared<T, ROWS> *shared = (struct gemm_shared<T, ROWS> *)shared_memory();
-    const int row0 = blockIdx.y * ROWS, first = first_unit(&p, blockIdx.x);
+    const int row0 = blockIdx.y * ROWS, first = first_unit(&p, blockIdx.x),
+              end = first_unit(&p, blockIdx.x + 1);
+    const struct gemm_place begin = {first, first / p.n_k, first % p.n_k, 0, 0};
+    if (threadIdx.x == 0)
+        for (int i = 0; i < STAGES<ROWS>; i++) copy_barrier_init(&shared->arrived[i]);
+    __syncthreads();
     /* Later row tiles may be empty. */
-    const int n_early = row0 == 0 ? min(STAGES - 1, first_unit(&p, blockIdx.x + 1) - first) : 0;
-    for (int i = 0; i < n_early; i++) gemm_load_w(shared->w[i], &p, first + i);
+    const int n_early = row0 == 0 ? min(STAGES<ROWS> - 1, end - first) : 0;
+    struct gemm_place at = begin;
+    for (int i = 0; i < n_early; i++, gemm_next(&at, p.n_k, STAGES<ROWS>))
+        gemm_load_w(shared, &p, &at);
     grid_wait();
     const int n_tile = min(ROWS, n_rows(p.n, p.max) - row0);
-    if (n_tile > 0) gemm_work<T, ROWS>(&p, shared, row0, n_tile, n_early);
-    copy_commit();
-    copy_wait<0>(); /* of an empty tile */
+    if (n_tile > 0) {
+        gemm_work<T, ROWS>(&p, shared, begin, end, row0, n_tile, n_early);
+    } else { /* a block may not end before what it has begun to copy */
+        copy_commit();
+        copy_wait<0>();
+        for (int i = 0; i < n_early; i++) copy_bulk_wait(&shared->arrived[i], 0);
+    }
 }
 
 template <class T, int ROWS>
@@ -244,6 +287,7 @@ template <class T> static void launch_gemm(struct stream *s, struct gemm_problem
 {
     const struct cuda_stream *stream = cuda_stream_of(s);
     REQUIRE(p->n_out > 0 && p->n_in > 0 && p->ldx >= p->n_in && p->ldy >= p->n_out);
+    p->x_is_aligned = p->ldx % 8 == 0 && (size_t)p->x % 16 == 0;
     p->workspace = stream->workspace;
     p->tickets = stream->tickets;
     p->n_k = ceil_div(p->n_in, GEMM_K);
@@ -258,7 +302,6 @@ template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
 {
     struct gemm_problem p = {};
     p.w = a->w->w;
-    p.ldw = a->w->ld;
     p.n_out = a->w->n_out;
     p.n_in = a->w->n_in;
     p.bias = a->bias;
@@ -268,7 +311,6 @@ template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
     p.max = a->max;
     p.ldx = a->ldx;
     p.ldy = a->ldy;
-    p.activation = a->activation;
     p.add = a->add;
     p.y_is_float = a->y_is_float;
     launch_gemm<T>(s, &p);
@@ -277,18 +319,24 @@ template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
 /* ---- weights -----------------------------------------------------------------------------------
  */
 
-/* out [n_out][ld] T = w [n_out][n_in] of type t, zeros behind n_in. */
+/* out: units of w [n_out][n_in], which is of type t; a block writes a row of GEMM_OUT rows' tile.
+ */
 template <class T>
-static __global__ void pack_kernel(T *out, const void *w, enum dtype t, int n_in, int ld)
+static __global__ void pack_kernel(T *out, const void *w, enum dtype t, int n_out, int n_in)
 {
+    const int o = blockIdx.x, r = o % GEMM_OUT, n_k = (n_in + GEMM_K - 1) / GEMM_K;
     grid_wait();
-    const size_t from = (size_t)blockIdx.x * n_in, to = (size_t)blockIdx.x * ld;
-    for (int i = threadIdx.x; i < ld; i += ROW_THREADS) {
+    for (int i = threadIdx.x; i < n_k * GEMM_K; i += ROW_THREADS) {
+        const size_t from = (size_t)o * n_in + i;
         float x = 0;
-        if (i < n_in && t == DTYPE_F32) x = ((const float *)w)[from + i];
-        if (i < n_in && t == DTYPE_F16) x = to_float(((const f16 *)w)[from + i]);
-        if (i < n_in && t == DTYPE_BF16) x = to_float(((const bf16 *)w)[from + i]);
-        from_float(&out[to + i], x);
+        if (o < n_out && i < n_in) {
+            if (t == DTYPE_F32) x = ((const float *)w)[from];
+            if (t == DTYPE_F16) x = to_float(((const f16 *)w)[from]);
+            if (t == DTYPE_BF16) x = to_float(((const bf16 *)w)[from]);
+        }
+        const size_t unit = (size_t)(o / GEMM_OUT) * n_k + i / GEMM_K;
+        const int c = i % GEMM_K / 8 ^ r % 8;
+        from_float(&out[unit * UNIT + r * GEMM_K + c * 8 + i % 8], x);
     }
 }
 
@@ -298,18 +346,18 @@ struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_
     REQUIRE(n_out > 0 && n_in > 0);
     struct packed *p = (struct packed *)calloc(1, sizeof(*p));
     REQUIRE(p != NULL);
-    const size_t bytes = (size_t)n_out * n_in * (t == DTYPE_F32 ? 4 : 2);
+    const size_t bytes = (size_t)n_out * n_in * dtype_size(t);
+    const int n_tiles = ceil_div(n_out, GEMM_OUT), n_units = n_tiles * ceil_div(n_in, GEMM_K);
     p->n_out = n_out;
     p->n_in = n_in;
-    p->ld = ceil_div(n_in, 8) * 8;
-    p->w = dev->type->alloc(dev, (size_t)n_out * p->ld * sizeof(T), "weights");
+    p->w = dev->type->alloc(dev, (size_t)n_units * UNIT * sizeof(T), "weights");
     void *staged = dev->type->alloc(dev, bytes, "a weight as it is in the file");
     dev->type->write(dev, staged, w, bytes);
     struct cuda_stream loading = {};
     loading.dev = (const struct cuda_device *)dev;
     loading.stream = loading.dev->loading;
-    launch(&loading.base, pack_kernel<T>, n_out, ROW_THREADS, 0, (T *)p->w, (const void *)staged, t,
-           n_in, p->ld);
+    launch(&loading.base, pack_kernel<T>, n_tiles * GEMM_OUT, ROW_THREADS, 0, (T *)p->w,
+           (const void *)staged, t, n_out, n_in);
     CUDA_CHECK(cudaStreamSynchronize(loading.stream));
     dev->type->free(dev, staged);
     return p;

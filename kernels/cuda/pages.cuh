@@ -50,90 +50,98 @@ __device__ __forceinline__ int row_end(const struct rows *rows, int r)
     return slots_end(rows->prefix[r], rows->mask[r]);
 }
 
-/* A tile of queries: n_rows rows of one sequence from row0 on, `group` query heads of each beside
- * each other; query i is head i % group of row row0 + i / group.  In shared memory. */
+/* A piece of work on a tile of queries: n_rows rows of one sequence from row0 on, and n_pages pages
+ * from first_page on. */
+struct page_unit {
+    int32_t row0, n_rows, seat;
+    int32_t first_page, n_pages;
+    int32_t min_prefix; /* slots that all rows see */
+    int32_t partial;    /* slot of row0's sums, -1 if these are all pages that the rows see */
+};
+
+/* What the threads of a block know of a unit and one kv head, in shared memory; with the `group`
+ * query heads of each row beside each other, query i is head i % group of row row0 + i / group. */
 struct page_tile {
     uint64_t mask[ATTEND_ROWS]; /* of each row; no bits behind the last */
     int32_t prefix[ATTEND_ROWS];
-    const int32_t *table; /* of the sequence */
-    size_t head;          /* elements from a page to the kv head */
-    int row0, n_rows, group;
-    int min_prefix, n_pages; /* slots that all rows see; pages that any row sees */
+    int32_t page[PAGE_LEN]; /* the unit's first pages */
+    const int32_t *table;   /* of the sequence */
+    size_t head;            /* elements from a page to the kv head */
+    struct page_unit unit;
+    int group;
 };
 
-/* The first warp; a barrier follows. */
-__device__ __forceinline__ void set_page_tile(struct page_tile *tile, const struct rows *rows,
-                                              const struct kv_pool *pool, int layer, int kv_head,
-                                              int row0, int n_rows, int group)
+/* All threads; a barrier follows. */
+__device__ __forceinline__ void set_page_tile(struct page_tile *tile, const struct page_unit *unit,
+                                              const struct rows *rows, const struct kv_pool *pool,
+                                              int layer, int kv_head, int group)
 {
-    const int lane = threadIdx.x % 32;
-    int prefix = rows->prefix[row0], end = 0;
-    for (int r = lane; r < ATTEND_ROWS; r += 32) {
-        tile->prefix[r] = r < n_rows ? rows->prefix[row0 + r] : 0;
-        tile->mask[r] = r < n_rows ? rows->mask[row0 + r] : 0;
-        if (r >= n_rows) continue;
-        prefix = min(prefix, rows->prefix[row0 + r]);
-        end = max(end, row_end(rows, row0 + r));
+    static_assert(ATTEND_ROWS + PAGE_LEN == ATTEND_THREADS, "half of the threads for each");
+    const int32_t *table = pool->table + (size_t)unit->seat * pool->max_pages;
+    const int i = threadIdx.x % ATTEND_ROWS;
+    if (threadIdx.x < ATTEND_ROWS) {
+        const bool is_row = i < unit->n_rows;
+        tile->prefix[i] = is_row ? rows->prefix[unit->row0 + i] : 0;
+        tile->mask[i] = is_row ? rows->mask[unit->row0 + i] : 0;
+    } else {
+        tile->page[i] = i < unit->n_pages ? table[unit->first_page + i] : -1;
     }
-    for (int distance = 16; distance > 0; distance /= 2) {
-        prefix = min(prefix, __shfl_xor_sync(~0u, prefix, distance));
-        end = max(end, __shfl_xor_sync(~0u, end, distance));
-    }
-    if (lane > 0) return;
-    tile->table = pool->table + (size_t)rows->seat[row0] * pool->max_pages;
+    if (threadIdx.x > 0) return;
+    tile->table = table;
     tile->head = page_offset(pool, layer, 0, kv_head);
-    tile->row0 = row0;
-    tile->n_rows = n_rows;
+    tile->unit = *unit;
     tile->group = group;
-    tile->min_prefix = prefix;
-    tile->n_pages = (end + PAGE_LEN - 1) / PAGE_LEN;
-    DEVICE_REQUIRE(tile->n_pages <= pool->max_pages);
+    DEVICE_REQUIRE(unit->first_page + unit->n_pages <= pool->max_pages);
 }
 
 /* The keys of attend_tiles. */
 template <class T> struct page_keys {
     const struct page_tile *queries; /* in shared memory */
     const struct kv_pool *pool;
-    size_t stride;
+    int stride;
 
-    __device__ __forceinline__ uint64_t valid(int page_index) const
+    __device__ __forceinline__ int page(int page_index) const
     {
-        if (pool->valid == NULL) return ~0ull;
-        const int page = queries->table[page_index];
-        return page < 0 ? 0 : pool->valid[page];
+        const int i = page_index - queries->unit.first_page;
+        return i < PAGE_LEN ? queries->page[i] : queries->table[page_index];
     }
     __device__ __forceinline__ uint64_t seen_by(int page_index, int r) const
     {
         const int prefix = queries->prefix[r];
-        return (bits_between(0, prefix - page_index * PAGE_LEN) & valid(page_index)) |
+        return bits_between(0, prefix - page_index * PAGE_LEN) |
                mask_in_page(queries->mask[r], prefix, page_index);
     }
     __device__ __forceinline__ uint64_t seen(int page_index, int row) const
     {
-        const int n_queries = queries->n_rows * queries->group;
+        const int n_queries = queries->unit.n_rows * queries->group;
         return seen_by(page_index, attend_seeing_row(row, n_queries) / queries->group);
     }
     /* All lanes of the warp. */
     __device__ __forceinline__ uint64_t all(int page_index) const
     {
-        if ((page_index + 1) * PAGE_LEN <= queries->min_prefix) return valid(page_index);
+        if ((page_index + 1) * PAGE_LEN <= queries->unit.min_prefix) return ~0ull;
         uint64_t any = 0;
-        for (int r = threadIdx.x % 32; r < queries->n_rows; r += 32) any |= seen_by(page_index, r);
+        for (int r = threadIdx.x % 32; r < queries->unit.n_rows; r += 32)
+            any |= seen_by(page_index, r);
         return warp_or(any);
     }
     __device__ __forceinline__ int next(int page_index) const
     {
-        if (pool->valid == NULL) return page_index;
-        while (page_index < queries->n_pages && queries->table[page_index] < 0) page_index++;
-        return page_index; /* pages of pure image are skipped */
+        return page_index;
     }
-    __device__ __forceinline__ void place(int page_index, const T **k, const T **v) const
+    __device__ __forceinline__ size_t place(int page_index) const
     {
-        const int page = queries->table[page_index];
+        const int page = this->page(page_index);
         DEVICE_REQUIRE(page >= 0 && page < pool->n_pages);
-        const size_t at = queries->head + page_offset(pool, 0, page, 0);
-        *k = (const T *)pool->k + at;
-        *v = (const T *)pool->v + at;
+        return queries->head + page_offset(pool, 0, page, 0);
+    }
+    __device__ __forceinline__ const T *key(int page_index) const
+    {
+        return (const T *)pool->k + place(page_index);
+    }
+    __device__ __forceinline__ const T *value(int page_index) const
+    {
+        return (const T *)pool->v + place(page_index);
     }
 };
 
@@ -144,9 +152,9 @@ __device__ __forceinline__ void load_queries(T *q, const struct page_tile *tile,
 {
     for (int i = threadIdx.x; i < ATTEND_ROWS * (D / 8); i += ATTEND_THREADS) {
         const int query = i / (D / 8), c = i % (D / 8), r = query / tile->group;
-        const bool is_read = r < tile->n_rows && c * 8 < head_dim;
+        const bool is_read = r < tile->unit.n_rows && c * 8 < head_dim;
         const int head = kv_head * tile->group + query % tile->group;
-        const T *from = qkv + (tile->row0 + r) * width + (size_t)head * head_dim + c * 8;
+        const T *from = qkv + (tile->unit.row0 + r) * width + (size_t)head * head_dim + c * 8;
         copy_async(attend_chunk<T, D>(q, query, c), is_read ? from : qkv, is_read ? 16 : 0);
     }
 }

@@ -96,6 +96,67 @@ template <int N> __device__ __forceinline__ void copy_wait(void)
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+/* ---- bulk copies
+ *
+ * One copy of n_bytes (a multiple of 16; both ends aligned to 16 bytes) from global to shared
+ * memory, that an engine of its own makes, and a barrier that tells of its end.  A barrier is in
+ * shared memory; its copies come one after the other and have parity 0, 1, 0, ...
+ *
+ *   copy_barrier_init  one thread; then comes a barrier of the block
+ *   copy_bulk          all lanes of one warp; the parity before has been waited for
+ *   copy_bulk_wait     each thread that reads what was copied
+ *
+ * Below sm_90 the lanes copy by cp.async, which belongs to the group that they close next; readers
+ * then wait for that group and at a barrier, which they do anyway for their own copies. */
+
+struct copy_barrier {
+    uint64_t state;
+};
+
+__device__ __forceinline__ void copy_barrier_init(struct copy_barrier *b)
+{
+#if __CUDA_ARCH__ >= 900
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(b);
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\n"
+                 "fence.mbarrier_init.release.cluster;" ::"r"(at)
+                 : "memory");
+#endif
+}
+
+__device__ __forceinline__ void copy_bulk(void *dst, const void *src, uint32_t n_bytes,
+                                          struct copy_barrier *b)
+{
+#if __CUDA_ARCH__ >= 900
+    if (threadIdx.x % 32 != 0) return;
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(b),
+                   to = (uint32_t)__cvta_generic_to_shared(dst);
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n"
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%2], [%3], %1, "
+        "[%0];" ::"r"(at),
+        "r"(n_bytes), "r"(to), "l"(src)
+        : "memory");
+#else
+    for (uint32_t i = threadIdx.x % 32 * 16; i < n_bytes; i += 32 * 16)
+        copy_async((char *)dst + i, (const char *)src + i, 16);
+#endif
+}
+
+__device__ __forceinline__ void copy_bulk_wait(struct copy_barrier *b, int parity)
+{
+#if __CUDA_ARCH__ >= 900
+    const uint32_t at = (uint32_t)__cvta_generic_to_shared(b);
+    uint32_t is_done;
+    do
+        asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.b32 %0, 1, 0, p;}"
+                     : "=r"(is_done)
+                     : "r"(at), "r"(parity)
+                     : "memory");
+    while (is_done == 0);
+#endif
+}
+
 /* ---- matrices
  * ------------------------------------------------------------------------------------ */
 

@@ -31,7 +31,7 @@ __device__ __forceinline__ int segment_of(const int32_t *first, int n_segments, 
 /* The keys of attend_tiles: tile i is rows first + 64 i and on. */
 template <class T> struct segment_keys {
     const T *k, *v; /* of row `first` */
-    size_t stride;
+    int stride;
     int n;              /* keys of all segments */
     int from[2], to[2]; /* what this thread's queries see of them */
 
@@ -47,10 +47,13 @@ template <class T> struct segment_keys {
     {
         return tile;
     }
-    __device__ __forceinline__ void place(int tile, const T **key, const T **value) const
+    __device__ __forceinline__ const T *key(int tile) const
     {
-        *key = k + (size_t)tile * ATTEND_KEYS * stride;
-        *value = v + (size_t)tile * ATTEND_KEYS * stride;
+        return k + (size_t)tile * ATTEND_KEYS * stride;
+    }
+    __device__ __forceinline__ const T *value(int tile) const
+    {
+        return v + (size_t)tile * ATTEND_KEYS * stride;
     }
 };
 
@@ -66,8 +69,8 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
     const int first = a.first[segment_of(a.first, a.n_segments, row0)];
     const int end = a.first[segment_of(a.first, a.n_segments, row0 + n_tile - 1) + 1];
     struct segment_keys<T> keys = {};
-    keys.stride = 3 * width;
-    keys.k = qkv + width + first * keys.stride;
+    keys.stride = (int)(3 * width);
+    keys.k = qkv + width + (size_t)first * keys.stride;
     keys.v = keys.k + width;
     keys.n = end - first;
     for (int row = 0; row < 2; row++) {
@@ -78,8 +81,8 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
         keys.to[row] = a.first[segment + 1] - first;
     }
     struct attend_state<D> state;
-    attend_load<T, D>(shared->q, qkv + row0 * keys.stride, keys.stride, bits_between(0, n_tile),
-                      a.head_dim);
+    attend_load<T, D>(shared->q, qkv + (size_t)row0 * keys.stride, keys.stride,
+                      bits_between(0, n_tile), a.head_dim);
     attend_tiles<T, D>(&state, shared, keys, 0, (keys.n + ATTEND_KEYS - 1) / ATTEND_KEYS,
                        a.head_dim);
     for (int row = 0; row < 2; row++)

@@ -33,6 +33,40 @@ uint16_t emu_to_f16(float x)
     return sign | (uint16_t)((uint16_t)units + (exponent + 13) * 1024);
 }
 
+/* ---- bulk copies -------------------------------------------------------------------------------
+ */
+
+void copy_barrier_init(struct copy_barrier *b)
+{
+    *b = {};
+}
+
+void emu_copy_bulk(void *dst, const void *src, uint32_t n_bytes, struct copy_barrier *b)
+{
+    const char *to = (const char *)dst;
+    const emu_block *block = emu_this_block;
+    if (((uintptr_t)dst | (uintptr_t)src | n_bytes) % 16 != 0)
+        emu_die("a bulk copy that is not aligned");
+    if (to < block->shared || to + n_bytes > block->shared + block->grid->shared_bytes)
+        emu_die("a bulk copy outside shared memory");
+    if (b->is_pending != 0)
+        emu_die("a bulk copy on a barrier whose last one nobody has waited for");
+    *b = {b->n_done, 1, n_bytes, src, dst};
+    memset(dst, 0xff, n_bytes);
+}
+
+void copy_bulk_wait(struct copy_barrier *b, int parity)
+{
+    if (b->n_done % 2 != parity) return; /* the phase has ended */
+    if (b->is_pending == 0) emu_die("a wait for a bulk copy that nobody has begun");
+    memcpy(b->dst, b->src, b->n_bytes);
+    b->is_pending = 0;
+    b->n_done++;
+}
+
+/* ---- matrices ----------------------------------------------------------------------------------
+ */
+
 void emu_ldmatrix_all(emu_warp &warp)
 {
     for (int i = 0; i < 4; i++) {

@@ -91,6 +91,22 @@ template <int N> static inline void copy_wait(void)
         }
 }
 
+/* A bulk copy's target is NaN until somebody waits for it. */
+struct copy_barrier {
+    int32_t n_done, is_pending;
+    uint32_t n_bytes;
+    const void *src;
+    void *dst;
+};
+void copy_barrier_init(struct copy_barrier *b);
+void emu_copy_bulk(void *dst, const void *src, uint32_t n_bytes, struct copy_barrier *b);
+void copy_bulk_wait(struct copy_barrier *b, int parity);
+
+static inline void copy_bulk(void *dst, const void *src, uint32_t n_bytes, struct copy_barrier *b)
+{
+    if (emu_this->lane == 0) emu_copy_bulk(dst, src, n_bytes, b);
+}
+
 struct emu_ldmatrix {
     const char *row;
     uint32_t *r;
