@@ -29,8 +29,7 @@ static void fill_random(struct bench *b, size_t n)
 {
     uint64_t state = 88172645463325252u;
     const int mantissa = b->ops->act == DTYPE_F16 ? 10 : 7, bias = mantissa == 10 ? 15 : 127;
-    b->random = malloc(n * sizeof(*b->random));
-    if (b->random == NULL) exit(1);
+    b->random = device_alloc_shared(b->dev, n * sizeof(*b->random), "random numbers");
     b->n_random = n;
     for (size_t i = 0; i < n; i++) {
         state ^= state << 13;
@@ -105,7 +104,9 @@ void bench_header(void)
 void bench_open(struct bench *b, int argc, char **argv)
 {
     const char *device = argc > 1 ? argv[1] : "cuda-bf16";
-    *b = (struct bench){.dev = device_open(device, 0), .model = argc > 2 ? argv[2] : NULL};
+    *b = (struct bench){.dev = device_open(device, 0),
+                        .model = argc > 2 ? argv[2] : NULL,
+                        .op = argc > 3 ? argv[3] : NULL};
     if (b->dev == NULL) {
         fprintf(stderr, "there is no device %s here\n", device);
         exit(1);
@@ -125,9 +126,14 @@ bool bench_wants(const struct bench *b, const struct shape *m)
     return b->model == NULL || strcmp(b->model, m->name) == 0;
 }
 
+bool bench_wants_op(const struct bench *b, const char *op)
+{
+    return b->op == NULL || strcmp(b->op, op) == 0;
+}
+
 void bench_close(struct bench *b)
 {
-    free(b->random);
+    device_free_shared(b->dev, b->random);
     stream_close(b->stream);
     device_close(b->dev);
 }

@@ -22,14 +22,15 @@ struct bench {
     struct device *dev;
     struct stream *stream;
     const struct ops *ops;
-    uint16_t *random; /* host, [n_random] small numbers in the device's type */
+    uint16_t *random; /* shared memory, [n_random] small numbers in the device's type */
     size_t n_random;
-    const char *model; /* NULL: all */
+    const char *model, *op; /* what to measure; NULL: all */
 };
 bool bench_wants(const struct bench *b, const struct shape *m);
+bool bench_wants_op(const struct bench *b, const char *op);
 
-/* From the arguments of main: device (cuda-bf16) and the one model to measure (all).  Ends the
- * process where there is no such device.  Random numbers enough for any matrix of the
+/* From the arguments of main: device (cuda-bf16), the one model and operation to measure (all).
+ * Ends the process where there is no such device.  Random numbers enough for any matrix of the
  * shapes, and 4096 more. */
 void bench_open(struct bench *b, int argc, char **argv);
 void bench_close(struct bench *b);

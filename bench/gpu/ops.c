@@ -1,10 +1,10 @@
 /* The operations of a round that take its time, on a GPU, by the shapes of published models.
  *
- *   bench/gpu/ops [device [model]]
+ *   bench/gpu/ops [device [model [op]]]
  *
- * Calls take turns over more memory than the L2 holds, and data is random: a GPU runs faster on
- * zeros.  scripts/gpu-check divides bytes and operations by what the same GPU reached in the same
- * run. */
+ * op is rows, attention or gemm.  Calls take turns over more memory than the L2 holds, and data is
+ * random: a GPU runs faster on zeros.  scripts/gpu-check divides bytes and operations by what the
+ * same GPU reached in the same run. */
 #include "bench/gpu/bench.h"
 
 enum {
@@ -232,10 +232,10 @@ int main(int argc, char **argv)
     for (int i = 0; i < N_SHAPES; i++) {
         const struct shape *m = &bench_shapes[i];
         if (!bench_wants(&b, m)) continue;
-        bench_rows(&b, m, 8);
-        bench_rows(&b, m, 60);
-        bench_attentions(&b, m);
-        bench_gemms(&b, m);
+        if (bench_wants_op(&b, "rows")) bench_rows(&b, m, 8);
+        if (bench_wants_op(&b, "rows")) bench_rows(&b, m, 60);
+        if (bench_wants_op(&b, "attention")) bench_attentions(&b, m);
+        if (bench_wants_op(&b, "gemm")) bench_gemms(&b, m);
     }
     bench_close(&b);
     return 0;
