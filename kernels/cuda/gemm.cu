@@ -26,12 +26,8 @@
 
 #include <stdlib.h>
 
-#ifndef N_WORKERS
-#define N_WORKERS 132
-#endif
-#ifndef FEW_STAGES
-#define FEW_STAGES 6
-#endif
+constexpr int N_WORKERS = 132; /* SMs of a Hopper; a constant, since the cut of k must be the same
+                                * everywhere */
 constexpr int GEMM_OUT = 128, GEMM_K = 64, GEMM_THREADS = 256;
 constexpr int UNIT = GEMM_OUT * GEMM_K;       /* elements */
 constexpr int MIN_UNITS = 4;                  /* of a worker: less would not fill the ring */
@@ -54,7 +50,7 @@ struct gemm_problem {
     bool add, y_is_float, x_is_aligned;
 };
 
-template <int ROWS> constexpr int STAGES = ROWS == FEW_ROWS ? FEW_STAGES : 4;
+template <int ROWS> constexpr int STAGES = ROWS == FEW_ROWS ? 6 : 4;
 
 template <class T, int ROWS> struct alignas(1024) gemm_shared {
     T w[STAGES<ROWS>][UNIT], x[STAGES<ROWS>][ROWS * GEMM_K];
@@ -115,21 +111,6 @@ __device__ __forceinline__ void gemm_load_x(struct gemm_shared<T, ROWS> *shared,
             to[i * STEP * GEMM_K + j] = j < n ? from[(size_t)i * STEP * p->ldx + j] : zero;
 }
 
-/* The last step, for output `out` of row r. */
-template <class T>
-__device__ __forceinline__ void gemm_finish(const struct gemm_problem *p, int r, int out, float sum)
-{
-    const size_t at = (size_t)r * p->ldy + out;
-    if (p->bias != NULL) sum += p->bias[out];
-    if (p->y_is_float) {
-        float *y = (float *)p->y + at;
-        *y = p->add ? sum + *y : sum;
-    } else {
-        T *y = (T *)p->y + at;
-        from_float(y, p->add ? sum + to_float(*y) : sum);
-    }
-}
-
 /* First unit of a worker; and the worker of a unit. */
 __device__ __forceinline__ int first_unit(const struct gemm_problem *p, int worker)
 {
@@ -167,34 +148,77 @@ __device__ __forceinline__ bool gemm_leave(const struct gemm_problem *p,
     return is_last_block(ticket, n_parts, is_last);
 }
 
+/* total, of 64 rows from group of eight j0 on: this worker's sums, or those of all workers in
+ * order. Here and below all loads of a round come before the first use, or each would wait for the
+ * one before. */
+template <int ROWS, int N>
+__device__ __forceinline__ void
+gemm_gather(const struct gemm_problem *p, const float (&sum)[ROWS / N][N / 8][4],
+            float (&total)[8][4], int tile, int first, int end, int j0, int n_tile)
+{
+    if (end - first == 1) {
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                total[j][e] = sum[(j0 + j) / (N / 8)][(j0 + j) % (N / 8)][e];
+        return;
+    }
+    for (int worker = first; worker < end; worker++) {
+        const float *part = partial_of<ROWS>(p, worker, tile) + (size_t)4 * j0 * GEMM_THREADS;
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                if (8 * (j0 + j) < n_tile) total[j][e] += part[(4 * j + e) * GEMM_THREADS];
+    }
+}
+
+/* y (+)= total + bias, for the first n_rows of 64 rows from row0 on; Y is T or float. */
+template <class Y>
+__device__ __forceinline__ void gemm_store(const struct gemm_problem *p, float (&total)[8][4],
+                                           int tile, int row0, int n_rows)
+{
+    const int lane = threadIdx.x % 32, out0 = tile * GEMM_OUT + threadIdx.x / 32 * 16 + lane / 4;
+    Y *y = (Y *)p->y + (size_t)(row0 + 2 * (lane % 4)) * p->ldy + out0;
+    const auto is_there = [=](int j, int e) {
+        return 8 * j + 2 * (lane % 4) + e % 2 < n_rows && out0 + e / 2 * 8 < p->n_out;
+    };
+    const auto place = [=](int j, int e) { return (size_t)(8 * j + e % 2) * p->ldy + e / 2 * 8; };
+    float bias[2] = {};
+    for (int i = 0; i < 2; i++)
+        if (p->bias != NULL && out0 + 8 * i < p->n_out) bias[i] = p->bias[out0 + 8 * i];
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            total[j][e] += bias[e / 2];
+            if (p->add && is_there(j, e)) total[j][e] += to_float(y[place(j, e)]);
+        }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            if (is_there(j, e)) from_float(&y[place(j, e)], total[j][e]);
+}
+
 /* Sums of a tile, or of this worker's part of it, to y. */
 template <class T, int ROWS, int N>
 __device__ __forceinline__ void gemm_write(const struct gemm_problem *p,
                                            const float (&sum)[ROWS / N][N / 8][4], int *is_last,
                                            int tile, int row0, int n_tile)
 {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int first = worker_of(p, tile * p->n_k), end = worker_of(p, (tile + 1) * p->n_k - 1) + 1;
     if (end - first > 1 && !gemm_leave<ROWS, N>(p, sum, is_last, tile, end - first, n_tile)) return;
 #pragma unroll
-    for (int j = 0; j < ROWS / 8; j++) {
-        if (8 * j >= n_tile) break;
-        float value[4] = {};
-        if (end - first == 1)
-            for (int e = 0; e < 4; e++) value[e] = sum[j / (N / 8)][j % (N / 8)][e];
+    for (int j0 = 0; j0 < ROWS / 8; j0 += 8) {
+        if (8 * j0 >= n_tile) break;
+        float total[8][4] = {};
+        gemm_gather<ROWS, N>(p, sum, total, tile, first, end, j0, n_tile);
+        if (p->y_is_float)
+            gemm_store<float>(p, total, tile, row0 + 8 * j0, n_tile - 8 * j0);
         else
-#pragma unroll 4
-            for (int worker = first; worker < end; worker++) {
-                const float *part = partial_of<ROWS>(p, worker, tile) + 4 * j * GEMM_THREADS;
-#pragma unroll
-                for (int e = 0; e < 4; e++) value[e] += part[e * GEMM_THREADS];
-            }
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int r = 8 * j + 2 * (lane % 4) + e % 2;
-            const int out = tile * GEMM_OUT + 16 * warp + lane / 4 + e / 2 * 8;
-            if (r < n_tile && out < p->n_out) gemm_finish<T>(p, row0 + r, out, value[e]);
-        }
+            gemm_store<T>(p, total, tile, row0 + 8 * j0, n_tile - 8 * j0);
     }
 }
 
@@ -222,9 +246,7 @@ __device__ __forceinline__ void gemm_work(const struct gemm_problem *p,
         const int tile = at.tile;
         copy_bulk_wait(&shared->arrived[at.stage], at.parity);
         copy_wait<STAGES<ROWS> - 2>();
-#ifndef NO_FENCE
         tiles_written();
-#endif
         __syncthreads(); /* the unit is here, and nobody reads the one before any more */
 #pragma unroll
         for (int i = 0; i < ROWS / N; i++)
@@ -247,7 +269,7 @@ __device__ __forceinline__ void gemm_work(const struct gemm_problem *p,
 }
 
 template <class T, int ROWS>
-static __global__ void __launch_bounds__(GEMM_THREADS, ROWS == FEW_ROWS ? 2 : 1)
+static __global__ void __launch_bounds__(GEMM_THREADS)
     gemm_kernel(const __grid_constant__ struct gemm_problem p)
 {
     struct gemm_shared<T, ROWS> *shared = (struct gemm_shared<T, ROWS> *)shared_memory();
@@ -264,13 +286,12 @@ static __global__ void __launch_bounds__(GEMM_THREADS, ROWS == FEW_ROWS ? 2 : 1)
         gemm_load_w(shared, &p, &at);
     grid_wait();
     const int n_tile = min(ROWS, n_rows(p.n, p.max) - row0);
-    if (n_tile > 0) {
+    if (n_tile > 0)
         gemm_work<T, ROWS>(&p, shared, begin, end, row0, n_tile, n_early);
-    } else { /* a block may not end before what it has begun to copy */
-        copy_commit();
-        copy_wait<0>();
+    else /* a block may not end before what it has begun to copy */
         for (int i = 0; i < n_early; i++) copy_bulk_wait(&shared->arrived[i], 0);
-    }
+    copy_commit();
+    copy_wait<0>();
 }
 
 template <class T, int ROWS>

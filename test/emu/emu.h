@@ -49,7 +49,7 @@ struct emu_copy {
     int n_bytes; /* of 16; zeros behind them */
 };
 
-enum emu_state { EMU_READY, EMU_AT_BARRIER, EMU_IN_WARP, EMU_AT_GRID_WAIT, EMU_DONE };
+enum emu_state { EMU_READY, EMU_AT_BARRIER, EMU_IN_WARP, EMU_AT_GRID_WAIT, EMU_AT_COPY, EMU_DONE };
 
 struct emu_fiber {
     void *sp;
@@ -108,6 +108,9 @@ extern emu_fiber *emu_this;
 void emu_barrier(int line);
 int emu_barrier_count(int line, bool vote); /* how many of the block vote yes */
 void emu_grid_wait(void);
+/* Until some thread of the block begins a bulk copy, which it tells by the second. */
+void emu_await_copy(void);
+void emu_copy_begins(void);
 
 /* All lanes of mask meet here; the last one runs `all` for everybody, then they go on.  `mine` is
  * what this lane brings, slot[lane] of the warp. */

@@ -222,6 +222,17 @@ int emu_barrier_count(int line, bool vote)
     return emu_this_block->n_votes;
 }
 
+void emu_await_copy(void)
+{
+    give_way(EMU_AT_COPY);
+}
+
+void emu_copy_begins(void)
+{
+    for (emu_fiber &fiber : emu_this_block->fibers)
+        if (fiber.state == EMU_AT_COPY) set_ready(emu_this_block, &fiber);
+}
+
 void emu_grid_wait(void)
 {
     emu_this->has_waited = true;

@@ -53,12 +53,13 @@ void emu_copy_bulk(void *dst, const void *src, uint32_t n_bytes, struct copy_bar
         emu_die("a bulk copy on a barrier whose last one nobody has waited for");
     *b = {b->n_done, 1, n_bytes, src, dst};
     memset(dst, 0xff, n_bytes);
+    emu_copy_begins();
 }
 
 void copy_bulk_wait(struct copy_barrier *b, int parity)
 {
-    if (b->n_done % 2 != parity) return; /* the phase has ended */
-    if (b->is_pending == 0) emu_die("a wait for a bulk copy that nobody has begun");
+    while (b->n_done % 2 == parity && b->is_pending == 0) emu_await_copy();
+    if (b->n_done % 2 != parity) return; /* that copy has ended */
     memcpy(b->dst, b->src, b->n_bytes);
     b->is_pending = 0;
     b->n_done++;
