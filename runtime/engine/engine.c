@@ -15,14 +15,21 @@ enum {
     DEFAULT_ROWS = 512,
     DEFAULT_CACHE = 64 << 10, /* slots */
     MIN_PROMPT_ROWS = 64,     /* of a step, however many trees it holds */
-    /* The CPU's defaults, by bench/decode on two cores (docs/performance.md): the paper's 3/8/30 is
-     * for devices where rows are nearly free, and here an answer that speculates in company gains
-     * nothing. */
-    CPU_DEPTH = 2,
-    CPU_TOP_K = 1,
-    CPU_NODES = 4,
-    CPU_DRAFT_SEQS = 1,
 };
+
+/* Which trees a device grows where nobody says: on a CPU a row costs time and an answer that
+ * speculates in company gains nothing (bench/decode, docs/performance.md); elsewhere the authors'
+ * trees, for as many sequences as give the rows that reading the weights pays for
+ * (methods: ViSpec; docs/performance.md). */
+struct tree_defaults {
+    int depth, top_k, n_nodes, max_seqs;
+};
+static const struct tree_defaults cpu_trees = {2, 1, 4, 1}, gpu_trees = {3, 8, 30, 6};
+
+static const struct tree_defaults *default_trees(const struct device *dev)
+{
+    return strcmp(device_name(dev), "cpu") == 0 ? &cpu_trees : &gpu_trees;
+}
 
 struct engine {
     struct device *dev;
@@ -175,9 +182,10 @@ static int choose_sizes(const struct engine_options *opt, const struct device *d
                         const struct model_config *model, struct engine_info *info,
                         struct round_limits *limits, struct error *err)
 {
-    limits->depth = or_default(opt->draft_depth, CPU_DEPTH);
-    limits->k = or_default(opt->draft_top_k, CPU_TOP_K);
-    limits->n_nodes = or_default(opt->draft_nodes, CPU_NODES);
+    const struct tree_defaults *trees = default_trees(dev);
+    limits->depth = or_default(opt->draft_depth, trees->depth);
+    limits->k = or_default(opt->draft_top_k, trees->top_k);
+    limits->n_nodes = or_default(opt->draft_nodes, trees->n_nodes);
     if (limits->depth * limits->k > MAX_NODES)
         return error_set(err, ERROR_BAD_REQUEST,
                          "--draft-depth %d times --draft-top-k %d is %d, more than %d",
@@ -316,7 +324,7 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
         .draft = e->draft,
         .round = e->round,
         .limits = limits,
-        .draft_max_seqs = or_default(opt->draft_max_seqs, CPU_DRAFT_SEQS),
+        .draft_max_seqs = or_default(opt->draft_max_seqs, default_trees(e->dev)->max_seqs),
         .prefill_chunk = or_default(opt->prefill_chunk, limits.max_rows),
         .max_in_flight = ROUNDS_IN_FLIGHT};
     e->scheduler = scheduler_new(&scheduler);
