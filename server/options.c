@@ -32,6 +32,8 @@ static const struct spec {
     {"api-key", "", "", KIND_SECRET, 0, 0, 0},
     {"device", "auto|cpu|cuda", "where to compute [auto: cuda where there is one]", KIND_TEXT,
      offsetof(struct options, engine.device), 0, 0},
+    {"dtype", "TYPE", "bfloat16 or float16 on a GPU [the checkpoint's], float32 on the CPU",
+     KIND_TEXT, offsetof(struct options, engine.dtype), 0, 0},
     {"threads", "N", "threads of the CPU device [all cores]", KIND_INT,
      offsetof(struct options, engine.n_threads), 1, 1024},
     {"max-model-len", "N", "tokens of prompt and answer [the model's, or what the cache holds]",

@@ -286,17 +286,33 @@ static void fill_info(struct engine *e, const struct engine_options *opt,
     info->defaults = e->model->generation;
 }
 
-/* "cuda" is the CUDA device with the model's type of activations; "auto" is that, or the CPU. */
+/* The first device here that --device and --dtype allow; without --dtype a GPU computes in the
+ * checkpoint's type. */
 static int open_device(struct engine *e, const struct engine_options *opt,
                        const struct model_config *cfg, struct error *err)
 {
-    const char *name = opt->device ? opt->device : "auto";
-    const char *cuda = cfg->act == DTYPE_F16 ? "cuda-f16" : "cuda-bf16";
-    bool is_auto = strcmp(name, "auto") == 0;
-    e->dev = device_open(is_auto || strcmp(name, "cuda") == 0 ? cuda : name, opt->n_threads);
-    if (!e->dev && is_auto) e->dev = device_open("cpu", opt->n_threads);
-    if (e->dev) return 0;
-    return error_set(err, ERROR_BAD_REQUEST, "device %s: not in this build or machine", name);
+    static const struct {
+        const char *name, *kind, *dtype;
+        enum dtype act;
+    } devices[] = {{"cuda-bf16", "cuda", "bfloat16", DTYPE_BF16},
+                   {"cuda-f16", "cuda", "float16", DTYPE_F16},
+                   {"cpu", "cpu", "float32", DTYPE_F32}};
+    const char *kind = opt->device ? opt->device : "auto";
+    const char *dtype = opt->dtype ? opt->dtype : "auto";
+    const enum dtype act = cfg->act == DTYPE_F16 ? DTYPE_F16 : DTYPE_BF16;
+    for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]); i++) {
+        if (strcmp(kind, "auto") != 0 && strcmp(kind, devices[i].kind) != 0) continue;
+        if (strcmp(dtype, "auto") != 0 && strcmp(dtype, devices[i].dtype) != 0) continue;
+        if (strcmp(dtype, "auto") == 0 && devices[i].act != DTYPE_F32 && devices[i].act != act)
+            continue;
+        e->dev = device_open(devices[i].name, opt->n_threads);
+        if (e->dev) return 0;
+    }
+    return error_set(
+        err, ERROR_BAD_REQUEST,
+        "--device %s --dtype %s: not in this build or machine (cpu computes in float32, "
+        "cuda in bfloat16 or float16)",
+        kind, dtype);
 }
 
 int engine_open(struct engine **out, const struct engine_options *opt, struct error *err)

@@ -29,7 +29,9 @@ struct engine_options {
     const char *draft_dir;     /* [model_dir/draft if it is there]; "none" */
     const char *chat_template; /* built-in template's name [recognised by the folder's text] */
     const char *device;        /* "auto", "cpu", "cuda" [auto: cuda where there is one] */
-    int n_threads;             /* of the CPU device [all cores] */
+    const char *dtype; /* of activations: "auto", "bfloat16", "float16", "float32" [auto: float32 on
+                          the CPU, elsewhere the checkpoint's] */
+    int n_threads;     /* of the CPU device [all cores] */
     int min_pixels,
         max_pixels;    /* of a resized picture, where the family has such limits [folder] */
     int max_model_len; /* tokens of prompt and answer [the config's, or what the cache holds] */

@@ -168,11 +168,14 @@ static int check_overlap(struct safetensors *st, size_t first, const struct file
 {
     if (st->n_entries == first) return 0;
     qsort(st->entries + first, st->n_entries - first, sizeof(*st->entries), by_begin);
-    for (size_t i = first + 1; i < st->n_entries; i++)
-        if (st->entries[i].begin < st->entries[i - 1].end)
+    for (size_t i = first + 1; i < st->n_entries; i++) {
+        const struct entry *a = &st->entries[i - 1], *b = &st->entries[i];
+        if (b->begin < a->end)
             return error_set(err, ERROR_BAD_REQUEST,
-                             "%s: the data of tensors %.150s and %.150s overlaps", file->path,
-                             st->entries[i - 1].tensor.name, st->entries[i].tensor.name);
+                             "%s: tensors %.150s at [%zu, %zu) and %.150s at [%zu, %zu) overlap",
+                             file->path, a->tensor.name, a->begin, a->end, b->tensor.name, b->begin,
+                             b->end);
+    }
     return 0;
 }
 

@@ -188,6 +188,12 @@ def test_pickled_weights_are_refused_with_the_script_that_converts_them(tmp_path
     check_refused(folder, "pytorch_model", "scripts/to-safetensors")
 
 
+@pytest.mark.parametrize("device,dtype", [("cpu", "float16"), ("cuda", "float32"), ("auto", "int8"), ("tpu", "auto")])
+def test_a_type_that_the_device_has_not(device, dtype):
+    line = refusal("--model", LLAVA, "--device", device, "--dtype", dtype)
+    assert f"--device {device} --dtype {dtype}: not in this build or machine" in line
+
+
 def test_unknown_template_name():
     line = refusal("--model", LLAVA, "--chat-template", "nonsense")
     assert "nonsense: there is no built-in chat template" in line

@@ -35,6 +35,12 @@ def test_greedy_answers_are_transformers_within_16_bits(folder, device):
             assert sum(errors) <= MEAN_ERROR * len(errors), path.name
 
 
+def test_dtype_overrides_the_checkpoint_s():
+    model = GOLDEN / "hf" / "models" / "llama-tiny-f16"
+    with Daemon("--device", "cuda", "--dtype", "bfloat16", model=model, binary=EMULATED) as d:
+        assert " on cuda-bf16," in d.greeting[0]
+
+
 def test_speculation_changes_no_answer():
     urls = pictures()
     requests = [draw_request(seed, urls) | {"max_tokens": N_TOKENS} for seed in (0, 2)]

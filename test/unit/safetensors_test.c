@@ -107,7 +107,7 @@ TEST(every_broken_header_is_refused_with_a_line_that_names_the_tensor)
     REFUSED("{\"a\":7}", 4, "tensor a");
     REFUSED("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
             "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
-            12, "a", "b", "overlap");
+            12, "a at [0, 8)", "b at [4, 12)", "overlap");
     REFUSED("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
             "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
             8, "duplicate");
