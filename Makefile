@@ -186,12 +186,14 @@ $(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/emu/kernels-$(1).o
 	$(CXX) -fopenmp $(LDFLAGS) -o $$@ $$^ $$(CUDA_LIBS) $(LDLIBS)
 endef
 $(foreach t,$(CUDA_TYPES),$(eval $(call gpu_test,$(t))))
-$(BUILD)/gpu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(call obj,bench/gpu/bench.c \
-		runtime/model/lm_pass.c) $(BUILD)/gpu/device.o $(CUDA_OBJ)
-	@mkdir -p $(@D)
-	$(CXX) -fopenmp $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
+GPU_BENCH_SHARED := $(call obj,bench/gpu/bench.c runtime/model/lm_pass.c) $(BUILD)/gpu/device.o $(CUDA_OBJ)
+GPU_BENCH_LINK    = @mkdir -p $(@D); $(CXX) -fopenmp $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
+$(BUILD)/gpu/bench/%: $(BUILD)/cuda/bench/gpu/%.o $(GPU_BENCH_SHARED)
+	$(GPU_BENCH_LINK)
+$(BUILD)/gpu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(GPU_BENCH_SHARED)
+	$(GPU_BENCH_LINK)
 
-gpu-tests: $(GPU_TESTS) $(BUILD)/gpu/bench/ops $(BUILD)/gpu/bench/pass
+gpu-tests: $(GPU_TESTS) $(patsubst %,$(BUILD)/gpu/bench/%,limits ops pass)
 
 # Everything that needs a GPU; the report goes to REPORT.
 REPORT     ?= $(BUILD)/gpu/report

@@ -1,11 +1,10 @@
-"""The ceilings of this GPU, and PyTorch on the shapes of bench/gpu/ops.c.
+"""PyTorch on the shapes of bench/gpu/ops.c.
 
     python3 bench/gpu/peers.py OPS.csv
 
-Reads the cases that our own bench has printed, and prints rows of the same form: `copy` and `matmul`
-are the ceilings (device to device, bytes read and written; a bf16 product of 8192^3), `gemm` rows are
-torch's linear (cuBLAS), `attention` rows are scaled_dot_product_attention over contiguous keys with the
-tree as a mask.  Times are medians over replays of a CUDA graph; inputs are random and take turns over
+Reads the cases that our own bench has printed, and prints rows of the same form: `gemm` rows are torch's
+linear (cuBLAS), `attention` rows are scaled_dot_product_attention over contiguous keys with the tree as a
+mask.  Times are medians over replays of a CUDA graph; inputs are random and take turns over
 more memory than the L2 holds.
 """
 import csv
@@ -57,14 +56,6 @@ def random(*shape):
     return torch.randn(*shape, device="cuda", dtype=torch.bfloat16) * 0.3
 
 
-def ceilings():
-    a = torch.rand(1 << 30, device="cuda")
-    b = torch.empty_like(a)
-    run(("copy", "", "", 0, 0, 0), lambda _: b.copy_(a), 8 * a.numel(), 0, 2000)
-    x, w = random(8192, 8192), random(8192, 8192)
-    run(("matmul", "", "", 8192, 8192, 8192), lambda _: x @ w, 3 * x.numel() * 2, 2 * 8192**3, 1500)
-
-
 def gemm(row):
     n, n_out, n_in = int(row["a"]), int(row["b"]), int(row["c"])
     ws = [random(n_out, n_in) for _ in range(ROTATED_BYTES // (2 * n_out * n_in) + 1)]
@@ -97,7 +88,6 @@ def attention(row):
 def main():
     torch.manual_seed(1)
     print("op,model,part,a,b,c,us,us_p10,us_p90,bytes,flops")
-    ceilings()
     for row in csv.DictReader(open(sys.argv[1])):
         if row["op"] == "gemm":
             gemm(row)
