@@ -1,45 +1,12 @@
-/* One round of proposing, all seats at once (methods: the ViSpec and EAGLE-2 papers):
- *
- *   extend     rows since the last round -> layer -> the last row of each drafting seat is its head
- *   level 0    head -> lm_head -> its k best tokens are the root's children and the first beam
- *   level i    beam rows -> layer, in scratch slots -> lm_head -> k children each -> the k best of
- *              all children are the next beam; the last level's are leaves only
- *
- * The layer has no norm before its attention and none behind it. */
+/* A ViSpec or EAGLE-2 folder to device memory. */
 #include "runtime/draft/vispec.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/draft/adaptor.h"
+#include "runtime/draft/vispec_impl.h"
 #include "runtime/mem.h"
-
-struct vispec {
-    struct draft draft; /* first, so that a draft of this kind is a vispec */
-    struct device *dev;
-    const struct ops *ops;   /* of dev */
-    const struct lm *target; /* borrowed */
-    struct draft_limits limits;
-
-    const void *embeddings; /* [vocab][hidden]: own_embeddings, or borrowed from the target */
-    enum dtype embeddings_type;
-    void *own_embeddings;
-    struct packed *fc, *img_fc;   /* [hidden][2 hidden]; img_fc NULL: EAGLE-2 */
-    float *fc_bias, *img_fc_bias; /* [hidden] or NULL */
-    struct decoder_layer layer;
-    struct rope rope;
-    struct adaptor *adaptor; /* NULL: EAGLE-2 */
-
-    /* max_rows = max(max_extend, max_seqs k) */
-    struct lm_scratch scratch; /* x is the layer's output */
-    void *a, *b;               /* act [max_rows][2 hidden] inputs of img_fc and fc */
-    void *heads;               /* act [max_seqs][hidden] outputs that start the trees */
-    float *logits;             /* [max_seqs k][vocab] */
-    int32_t *ids;              /* [max_seqs k][k] */
-    float *logprobs;           /* [max_seqs k][k] */
-    struct draft_rows beam;    /* [max_seqs k] */
-};
 
 /* ---- loading -------------------------------------------------------------------------------- */
 
@@ -144,60 +111,7 @@ static int load(struct vispec *v, const char *dir, struct error *err)
     return 0;
 }
 
-static void take_buffers(struct vispec *v)
-{
-    const struct draft_limits *l = &v->limits;
-    const struct lm_config *cfg = &v->draft.cfg;
-    int beam_rows = l->max_seqs * l->k;
-    int max_rows = l->max_extend > beam_rows ? l->max_extend : beam_rows;
-    size_t row = (size_t)cfg->hidden * dtype_size(v->ops->act), n = (size_t)beam_rows;
-    size_t ints = n * sizeof(int32_t);
-    lm_scratch_init(&v->scratch, v->dev, cfg, max_rows);
-    v->a = device_alloc(v->dev, (size_t)max_rows * 2 * row, "draft's inputs");
-    v->b = device_alloc(v->dev, (size_t)max_rows * 2 * row, "draft's inputs");
-    v->heads = device_alloc(v->dev, (size_t)l->max_seqs * row, "draft's heads");
-    v->logits = device_alloc(v->dev, n * (size_t)cfg->vocab * sizeof(float), "draft's logits");
-    v->ids = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
-    v->logprobs = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
-    struct draft_rows *beam = &v->beam;
-    beam->rows.n = device_alloc(v->dev, sizeof(int32_t), "beam rows");
-    beam->rows.max = beam_rows;
-    beam->rows.seat = device_alloc(v->dev, ints, "beam rows");
-    beam->rows.id = device_alloc(v->dev, ints, "beam rows");
-    beam->rows.pos = device_alloc(v->dev, 3 * ints, "beam rows");
-    beam->rows.slot = device_alloc(v->dev, ints, "beam rows");
-    beam->rows.prefix = device_alloc(v->dev, ints, "beam rows");
-    beam->rows.mask = device_alloc(v->dev, n * sizeof(uint64_t), "beam rows");
-    beam->kind = device_alloc(v->dev, ints, "beam rows");
-    beam->h_row = device_alloc(v->dev, ints, "beam rows");
-    beam->g_row = device_alloc(v->dev, ints, "beam rows");
-    v->rope = (struct rope){
-        .table = rope_table_new(v->dev, cfg->rope_theta, cfg->head_dim, 1, l->n_positions),
-        .n_pos = l->n_positions,
-        .section = {cfg->head_dim / 2, 0, 0},
-    };
-}
-
-static void vispec_close(struct draft *d)
-{
-    struct vispec *v = (struct vispec *)d;
-    struct draft_rows *beam = &v->beam;
-    void *const memory[] = {
-        v->own_embeddings, v->fc_bias,      v->img_fc_bias, v->a,           v->b,
-        v->heads,          v->logits,       v->ids,         v->logprobs,    (void *)v->rope.table,
-        beam->rows.n,      beam->rows.seat, beam->rows.id,  beam->rows.pos, beam->rows.slot,
-        beam->rows.prefix, beam->rows.mask, beam->kind,     beam->h_row,    beam->g_row,
-    };
-    for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++) device_free(v->dev, memory[i]);
-    v->ops->packed_free(v->dev, v->fc);
-    v->ops->packed_free(v->dev, v->img_fc);
-    decoder_layer_done(&v->layer, v->dev);
-    adaptor_close(v->adaptor);
-    lm_scratch_done(&v->scratch, v->dev);
-    free(v);
-}
-
-/* ---- proposing ------------------------------------------------------------------------------ */
+/* ---- interface ------------------------------------------------------------------------------ */
 
 static void vispec_encode_image(struct draft *d, struct stream *s, const float *features, int n,
                                 float *vectors)
@@ -205,112 +119,20 @@ static void vispec_encode_image(struct draft *d, struct stream *s, const float *
     adaptor_run(((struct vispec *)d)->adaptor, s, features, n, vectors);
 }
 
-static void queue_input(const struct vispec *v, struct stream *s, const struct draft_round *r,
-                        const struct draft_rows *in, const void *hidden)
-{
-    const struct draft_input_args input = {.state = r->state,
-                                           .in = *in,
-                                           .hidden = hidden,
-                                           .embeddings = v->embeddings,
-                                           .embeddings_type = v->embeddings_type,
-                                           .a = v->a,
-                                           .b = v->b,
-                                           .has_img_fc = v->img_fc != NULL};
-    v->ops->draft_input(s, &input);
-}
-
-/* From inputs in a and b to the layer's output in scratch.x. */
-static void queue_layer(const struct vispec *v, struct stream *s, const struct draft_round *r,
-                        const struct draft_rows *in, bool is_scratch)
-{
-    int hidden = v->draft.cfg.hidden;
-    const struct gemm_args img_fc = {.w = v->img_fc,
-                                     .bias = v->img_fc_bias,
-                                     .x = v->a,
-                                     .y = (char *)v->b + (size_t)hidden * dtype_size(v->ops->act),
-                                     .n = in->rows.n,
-                                     .max = in->rows.max,
-                                     .ldx = 2 * hidden,
-                                     .ldy = 2 * hidden};
-    const struct gemm_args fc = {.w = v->fc,
-                                 .bias = v->fc_bias,
-                                 .x = v->b,
-                                 .y = v->scratch.x,
-                                 .n = in->rows.n,
-                                 .max = in->rows.max,
-                                 .ldx = 2 * hidden,
-                                 .ldy = hidden};
-    const struct draft_direct_args direct = {.state = r->state, .in = *in, .x = v->scratch.x};
-    const struct layer_args layer = {.layer = &v->layer,
-                                     .cfg = &v->draft.cfg,
-                                     .scratch = &v->scratch,
-                                     .ops = v->ops,
-                                     .n = in->rows.n,
-                                     .max = in->rows.max};
-    const struct draft_attention_args attention = {.qkv = v->scratch.qkv,
-                                                   .out = v->scratch.mixed,
-                                                   .rope = v->rope,
-                                                   .rows = in->rows,
-                                                   .pool = r->kv,
-                                                   .is_scratch = is_scratch};
-    if (v->img_fc) v->ops->gemm(s, &img_fc);
-    v->ops->gemm(s, &fc);
-    if (!is_scratch) v->ops->draft_direct(s, &direct);
-    decoder_layer_project(&layer, s, v->scratch.x);
-    v->ops->draft_attention(s, &attention);
-    decoder_layer_finish(&layer, s);
-}
-
-/* Rows of hidden states to candidates of the tree's next level. */
-static void queue_level(struct vispec *v, struct stream *s, const struct draft_round *r, int level,
-                        const void *hidden, const int32_t *n, int max)
-{
-    const struct topk_args topk = {.logits = v->logits,
-                                   .ids = v->ids,
-                                   .logprobs = v->logprobs,
-                                   .n = n,
-                                   .max = max,
-                                   .vocab = v->draft.cfg.vocab,
-                                   .k = r->beam.k};
-    const struct expand_args expand = {.state = r->state,
-                                       .beam = r->beam,
-                                       .next = v->beam,
-                                       .ids = v->ids,
-                                       .logprobs = v->logprobs,
-                                       .level = level};
-    lm_logits(v->target, s, hidden, n, max, v->logits);
-    v->ops->topk(s, &topk);
-    v->ops->expand(s, &expand);
-}
-
-static void vispec_propose(struct draft *d, struct stream *s, const struct draft_round *r)
+static void vispec_close(struct draft *d)
 {
     struct vispec *v = (struct vispec *)d;
-    int max_seqs = r->state.max_seqs;
-    assert(r->extend.rows.max <= v->scratch.max_rows);
-    assert(max_seqs <= v->limits.max_seqs && r->beam.k <= v->limits.k);
-
-    const struct carry_args carry = {.state = r->state, .tree = r->tree, .hidden = r->hidden};
-    queue_input(v, s, r, &r->extend, r->hidden);
-    v->ops->carry(s, &carry);
-    queue_layer(v, s, r, &r->extend, false);
-
-    const struct gather_rows_args heads = {.in = v->scratch.x,
-                                           .out = v->heads,
-                                           .row = r->beam.head_row,
-                                           .n = r->beam.n_heads,
-                                           .max = max_seqs,
-                                           .width = d->cfg.hidden};
-    v->ops->gather_rows(s, &heads);
-    queue_level(v, s, r, 0, v->heads, r->beam.n_heads, max_seqs);
-    for (int level = 1; level <= r->beam.depth; level++) {
-        queue_input(v, s, r, &v->beam, level == 1 ? v->heads : v->scratch.x);
-        queue_layer(v, s, r, &v->beam, true);
-        queue_level(v, s, r, level, v->scratch.x, v->beam.rows.n, v->beam.rows.max);
-    }
+    device_free(v->dev, v->own_embeddings);
+    device_free(v->dev, v->fc_bias);
+    device_free(v->dev, v->img_fc_bias);
+    device_free(v->dev, (void *)v->rope.table);
+    v->ops->packed_free(v->dev, v->fc);
+    v->ops->packed_free(v->dev, v->img_fc);
+    decoder_layer_done(&v->layer, v->dev);
+    adaptor_close(v->adaptor);
+    vispec_free_buffers(v);
+    free(v);
 }
-
-/* ---- opening -------------------------------------------------------------------------------- */
 
 static const struct draft_kind vispec_kind = {.name = "vispec",
                                               .encode_image = vispec_encode_image,
@@ -332,7 +154,13 @@ int vispec_open(struct draft **out, struct device *dev, const char *dir, const s
         return -1;
     }
     v->draft.kind = v->img_fc ? &vispec_kind : &eagle2_kind;
-    take_buffers(v);
+    v->rope = (struct rope){
+        .table = rope_table_new(dev, v->draft.cfg.rope_theta, v->draft.cfg.head_dim, 1,
+                                limits->n_positions),
+        .n_pos = limits->n_positions,
+        .section = {v->draft.cfg.head_dim / 2, 0, 0},
+    };
+    vispec_take_buffers(v);
     *out = &v->draft;
     return 0;
 }
