@@ -128,6 +128,11 @@ $(foreach t,$(CUDA_TYPES),$(eval $(call emu_test,$(t))))
 $(BUILD)/emu/vispecd: $(call obj,server/main.c) $(EMU_OBJ) $(LIB)
 	$(EMU_LINK)
 
+# That the benches of a GPU work: `build/emu/bench/round cuda-bf16 tiny 20`.
+$(BUILD)/emu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(call obj,bench/gpu/bench.c bench/gpu/weights.c) \
+		$(BUILD)/emu/bench/gpu/prescribe.o $(EMU_OBJ) $(LIB)
+	$(EMU_LINK)
+
 emu-tests: $(EMU_TESTS) $(BUILD)/emu/vispecd
 
 # Runs them, and ends with a line that counts.
@@ -186,14 +191,18 @@ $(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/emu/kernels-$(1).o
 	$(CXX) -fopenmp $(LDFLAGS) -o $$@ $$^ $$(CUDA_LIBS) $(LDLIBS)
 endef
 $(foreach t,$(CUDA_TYPES),$(eval $(call gpu_test,$(t))))
-GPU_BENCH_SHARED := $(call obj,bench/gpu/bench.c runtime/model/lm_pass.c) $(BUILD)/gpu/device.o $(CUDA_OBJ)
-GPU_BENCH_LINK    = @mkdir -p $(@D); $(CXX) -fopenmp $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
-$(BUILD)/gpu/bench/%: $(BUILD)/cuda/bench/gpu/%.o $(GPU_BENCH_SHARED)
+
+# The engine's rounds without what reads files; it needs no package.
+GPU_BENCH := $(call obj,$(addprefix bench/gpu/,bench.c weights.c) $(addprefix runtime/,mem.c \
+             engine/round.c draft/vispec_propose.c model/lm_pass.c)) $(BUILD)/gpu/device.o \
+             $(BUILD)/cuda/bench/gpu/prescribe.o $(CUDA_OBJ)
+GPU_BENCH_LINK = @mkdir -p $(@D); $(CXX) -fopenmp $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
+$(BUILD)/gpu/bench/limits: $(BUILD)/cuda/bench/gpu/limits.o $(GPU_BENCH)
 	$(GPU_BENCH_LINK)
-$(BUILD)/gpu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(GPU_BENCH_SHARED)
+$(BUILD)/gpu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(GPU_BENCH)
 	$(GPU_BENCH_LINK)
 
-gpu-tests: $(GPU_TESTS) $(patsubst %,$(BUILD)/gpu/bench/%,limits ops pass)
+gpu-tests: $(GPU_TESTS) $(addprefix $(BUILD)/gpu/bench/,limits ops pass round)
 
 # Everything that needs a GPU; the report goes to REPORT.
 REPORT     ?= $(BUILD)/gpu/report

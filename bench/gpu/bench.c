@@ -9,9 +9,10 @@ const struct shape bench_shapes[N_SHAPES] = {
     {"llava-13b", 5120, 40, 40, 128, 13824, 32064, 40},
     {"qwen-3b", 2048, 16, 2, 128, 11008, 151936, 36},
     {"qwen-7b", 3584, 28, 4, 128, 18944, 152064, 28},
+    {"tiny", 64, 2, 1, 32, 128, 512, 2},
 };
 
-static double now_us(void)
+double bench_now_us(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -22,6 +23,12 @@ static int compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+struct bench_spread bench_spread(double *x, int n)
+{
+    qsort(x, (size_t)n, sizeof(*x), compare);
+    return (struct bench_spread){x[n / 2], x[n / 10], x[n - 1 - n / 10]};
 }
 
 /* Numbers of about N(0, 1/4) by their bits: sign and mantissa at random, exponents -4 to -1. */
@@ -63,10 +70,10 @@ void *bench_upload(struct bench *b, const void *host, size_t bytes)
 static double time_graph(struct bench *b, const struct graph *g)
 {
     stream_wait(b->stream);
-    const double start = now_us();
+    const double start = bench_now_us();
     graph_launch(b->stream, g);
     stream_wait(b->stream);
-    return now_us() - start;
+    return bench_now_us() - start;
 }
 
 static struct graph *record(struct bench *b, bench_call *call, const void *arg, int n_calls)
@@ -90,9 +97,9 @@ void bench_case(struct bench *b, const char *name, bench_call *call, const void 
     double us[SAMPLES];
     for (int i = 0; i < SAMPLES; i++) us[i] = time_graph(b, g) / n_calls;
     graph_free(g);
-    qsort(us, SAMPLES, sizeof(*us), compare);
-    printf("%s,%.2f,%.2f,%.2f,%.0f,%.0f\n", name, us[SAMPLES / 2], us[SAMPLES / 10],
-           us[SAMPLES - 1 - SAMPLES / 10], bytes, flops);
+    const struct bench_spread spread = bench_spread(us, SAMPLES);
+    printf("%s,%.2f,%.2f,%.2f,%.0f,%.0f\n", name, spread.median, spread.p10, spread.p90, bytes,
+           flops);
     fflush(stdout);
 }
 
@@ -115,6 +122,7 @@ void bench_open(struct bench *b, int argc, char **argv)
     b->ops = device_ops(b->dev);
     size_t largest = 0;
     for (int i = 0; i < N_SHAPES; i++) {
+        if (!bench_wants(b, &bench_shapes[i])) continue;
         size_t n = (size_t)bench_shapes[i].vocab * (size_t)bench_shapes[i].hidden;
         if (n > largest) largest = n;
     }
@@ -123,7 +131,7 @@ void bench_open(struct bench *b, int argc, char **argv)
 
 bool bench_wants(const struct bench *b, const struct shape *m)
 {
-    return b->model == NULL || strcmp(b->model, m->name) == 0;
+    return b->model == NULL ? m < bench_shapes + N_PUBLISHED : strcmp(b->model, m->name) == 0;
 }
 
 bool bench_wants_op(const struct bench *b, const char *op)

@@ -5,8 +5,7 @@
  *
  * One CSV row a case, as bench/gpu/bench.h says.  Bytes: all weights once, and the keys and values
  * of all sequences. */
-#include "bench/gpu/bench.h"
-#include "runtime/model/lm.h"
+#include "bench/gpu/weights.h"
 
 enum { MAX_CTX = 4096, MAX_ROWS = 512 };
 
@@ -18,59 +17,6 @@ struct pass {
     void *hidden;
     float *logits;
 };
-
-/* A matrix of random numbers, another part of them for each `seed`. */
-static struct packed *matrix(struct bench *b, int n_out, int n_in, int seed)
-{
-    return b->ops->pack(b->dev, b->random + seed * 64 % 4096, b->ops->act, n_out, n_in);
-}
-
-static void fill_lm(struct bench *b, struct lm *lm, const struct shape *m)
-{
-    const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
-    *lm = (struct lm){.cfg = {.hidden = m->hidden,
-                              .intermediate = m->intermediate,
-                              .n_layers = m->n_layers,
-                              .n_heads = m->n_heads,
-                              .n_kv_heads = m->n_kv_heads,
-                              .head_dim = m->head_dim,
-                              .vocab = m->vocab,
-                              .max_positions = MAX_CTX + MAX_NODES,
-                              .rms_eps = 1e-6F},
-                      .dev = b->dev};
-    lm->embeddings_type = b->ops->act;
-    lm->embeddings = bench_random(b, (size_t)m->vocab * (size_t)m->hidden * 2);
-    lm->head = matrix(b, m->vocab, m->hidden, 1);
-    lm->final_norm = bench_random(b, (size_t)m->hidden * sizeof(float));
-    lm->rope.n_pos = MAX_CTX + MAX_NODES;
-    lm->rope.table = bench_random(b, (size_t)lm->rope.n_pos * (size_t)m->head_dim * sizeof(float));
-    lm->rope.section[0] = m->head_dim / 2;
-    lm->layers = calloc((size_t)m->n_layers, sizeof(*lm->layers));
-    for (int i = 0; i < m->n_layers; i++)
-        lm->layers[i] = (struct decoder_layer){
-            .qkv = matrix(b, mixed + 2 * kv, m->hidden, 4 * i),
-            .o = matrix(b, m->hidden, mixed, 4 * i + 1),
-            .gate_up = matrix(b, 2 * m->intermediate, m->hidden, 4 * i + 2),
-            .down = matrix(b, m->hidden, m->intermediate, 4 * i + 3),
-            .input_norm = lm->final_norm,
-            .post_norm = lm->final_norm,
-        };
-}
-
-static void free_lm(struct bench *b, struct lm *lm)
-{
-    for (int i = 0; i < lm->cfg.n_layers; i++) {
-        b->ops->packed_free(b->dev, lm->layers[i].qkv);
-        b->ops->packed_free(b->dev, lm->layers[i].o);
-        b->ops->packed_free(b->dev, lm->layers[i].gate_up);
-        b->ops->packed_free(b->dev, lm->layers[i].down);
-    }
-    b->ops->packed_free(b->dev, lm->head);
-    device_free(b->dev, lm->embeddings);
-    device_free(b->dev, lm->final_norm);
-    device_free(b->dev, (void *)lm->rope.table);
-    free(lm->layers);
-}
 
 static void call_pass(struct bench *b, const void *arg, int i)
 {
@@ -116,7 +62,7 @@ int main(int argc, char **argv)
         const struct shape *m = &bench_shapes[i];
         struct pass p;
         if (!bench_wants(&b, m)) continue;
-        fill_lm(&b, &p.lm, m);
+        bench_fill_lm(&b, &p.lm, m, MAX_CTX + MAX_NODES);
         lm_scratch_init(&p.scratch, b.dev, &p.lm.cfg, MAX_ROWS);
         p.hidden = device_alloc(b.dev, (size_t)MAX_ROWS * (size_t)m->hidden * 2, "hidden states");
         p.logits = device_alloc(b.dev, (size_t)MAX_ROWS * (size_t)m->vocab * 4, "logits");
@@ -127,7 +73,7 @@ int main(int argc, char **argv)
         device_free(b.dev, p.logits);
         lm_scratch_done(&p.scratch, b.dev);
         bench_free_pages(&b, &p.kv);
-        free_lm(&b, &p.lm);
+        bench_free_lm(&b, &p.lm);
     }
     bench_close(&b);
     return 0;
