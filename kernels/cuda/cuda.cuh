@@ -36,8 +36,8 @@ struct cuda_stream {
 };
 
 enum {
-    WORKSPACE_FLOATS = 32 << 20,
-    PARTIAL_FLOATS = 64 << 20, /* 512 rows, 28 heads of 128, 32 units */
+    WORKSPACE_FLOATS = 48 << 20, /* gemm of 5 * 256 rows */
+    PARTIAL_FLOATS = 64 << 20,   /* 512 rows, 28 heads of 128, 32 units */
     N_TICKETS = 1 << 16,
     PLAN_ROWS = 2048,
     PLAN_BYTES = 2 << 20,
@@ -84,8 +84,9 @@ static inline struct cuda_stream *cuda_stream_of(struct stream *s)
 __device__ __forceinline__ int n_rows(const int32_t *n, int max)
 {
     if (n == NULL) return max;
-    DEVICE_REQUIRE(*n >= 0 && *n <= max);
-    return *n;
+    const int in_use = *n;
+    DEVICE_REQUIRE(in_use >= 0 && in_use <= max);
+    return in_use;
 }
 
 /* ---- launches

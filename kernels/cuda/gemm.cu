@@ -304,29 +304,19 @@ static void launch_gemm_rows(struct stream *s, const struct gemm_problem *p)
     launch(s, gemm_kernel<T, ROWS>, grid, GEMM_THREADS, sizeof(struct gemm_shared<T, ROWS>), *p);
 }
 
-template <class T> static void launch_gemm(struct stream *s, struct gemm_problem *p)
-{
-    const struct cuda_stream *stream = cuda_stream_of(s);
-    REQUIRE(p->n_out > 0 && p->n_in > 0 && p->ldx >= p->n_in && p->ldy >= p->n_out);
-    p->x_is_aligned = p->ldx % 8 == 0 && (size_t)p->x % 16 == 0;
-    p->workspace = stream->workspace;
-    p->tickets = stream->tickets;
-    p->n_k = ceil_div(p->n_in, GEMM_K);
-    p->n_units = p->n_k * ceil_div(p->n_out, GEMM_OUT);
-    if (p->max <= FEW_ROWS)
-        launch_gemm_rows<T, FEW_ROWS>(s, p);
-    else
-        launch_gemm_rows<T, MANY_ROWS>(s, p);
-}
-
 template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
 {
+    const struct cuda_stream *stream = cuda_stream_of(s);
+    REQUIRE(a->ldx >= a->w->n_in && a->ldy >= a->w->n_out);
     struct gemm_problem p = {};
     p.w = a->w->w;
     p.n_out = a->w->n_out;
     p.n_in = a->w->n_in;
+    p.n_k = ceil_div(p.n_in, GEMM_K);
+    p.n_units = p.n_k * ceil_div(p.n_out, GEMM_OUT);
     p.bias = a->bias;
     p.x = a->x;
+    p.x_is_aligned = a->ldx % 8 == 0 && (size_t)a->x % 16 == 0;
     p.y = a->y;
     p.n = a->n;
     p.max = a->max;
@@ -334,7 +324,12 @@ template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
     p.ldy = a->ldy;
     p.add = a->add;
     p.y_is_float = a->y_is_float;
-    launch_gemm<T>(s, &p);
+    p.workspace = stream->workspace;
+    p.tickets = stream->tickets;
+    if (p.max <= FEW_ROWS)
+        launch_gemm_rows<T, FEW_ROWS>(s, &p);
+    else
+        launch_gemm_rows<T, MANY_ROWS>(s, &p);
 }
 
 /* ---- weights -----------------------------------------------------------------------------------

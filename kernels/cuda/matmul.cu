@@ -10,7 +10,6 @@
  *   activate   grid (n, n_out / CHUNK), block ROW_THREADS; bound by memory
  *
  * Asking the library for an algorithm takes longer than many a product, so the answers are kept. */
-#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/ops.cuh"
 
 #include <cublasLt.h>
@@ -129,6 +128,13 @@ static struct plan *find_plan(struct cublas *c, const struct product *p, const v
 
 /* ---- the operation -----------------------------------------------------------------------------
  */
+
+__device__ __forceinline__ float activate(float x, enum activation activation)
+{
+    if (activation == ACT_GELU) return 0.5f * x * (1 + erff(x * 0.70710678f));
+    if (activation == ACT_QUICK_GELU) return x / (1 + expf(-1.702f * x));
+    return x;
+}
 
 template <class T>
 static __global__ void activate_kernel(const __grid_constant__ struct matmul_args a)
