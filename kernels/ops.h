@@ -15,9 +15,8 @@
  * operations of the vision tower are exempt: they see one image at a time.  On CUDA attention's
  * bits also depend on the slots where a tree's nodes lie.
  *
- * CUDA takes heads of up to 128, norms of up to 16384 elements, and weights in the type of
- * activations: others are rounded to it.  Rows that start on 16 bytes (ldx, width a multiple of 8)
- * are faster there. */
+ * CUDA takes weights in the type of activations: others are rounded to it.  Rows that start on 16
+ * bytes (ldx, width a multiple of 8) are faster there. */
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
 
@@ -28,6 +27,18 @@
 
 struct stream;
 struct device;
+
+/* What operations take; whoever opens a model refuses one that has more. */
+enum {
+    HEAD_STEP = 8,          /* head_dim is a multiple of it, */
+    MAX_HEAD_DIM = 128,     /* at most this */
+    MAX_HEAD_GROUP = 64,    /* query heads that share a kv head */
+    MAX_WIDTH = 16384,      /* of a norm */
+    MAX_VOCAB = 1 << 20,    /* ids */
+    MAX_N_OUT = 1 << 20,    /* rows of a packed matrix */
+    MAX_POOLED = 40 * 1000, /* tokens of an image for pool_attention */
+    MAX_GEMM_ROWS = 1280,
+};
 
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
 size_t dtype_size(enum dtype t);
@@ -50,7 +61,8 @@ struct gemm_args {
     const void *x;     /* act */
     void *y;           /* act, or float if y_is_float; does not overlap x */
     const int32_t *n;  /* NULL: exactly max rows */
-    int32_t max, ldx, ldy;
+    int32_t max;       /* <= MAX_GEMM_ROWS */
+    int32_t ldx, ldy;
     bool add, y_is_float;
 };
 
@@ -387,6 +399,9 @@ struct stamp_args {
 
 struct ops {
     enum dtype act; /* type of activations */
+    /* Rows that a pass over a model with such heads can have: `max` of plan and attention; at most
+     * MAX_GEMM_ROWS. */
+    int (*max_rows)(int n_heads, int n_kv_heads);
     struct packed *(*pack)(struct device *, const void *w, enum dtype t, int n_out, int n_in);
     void (*packed_free)(struct device *, struct packed *); /* accepts NULL */
     void (*gemm)(struct stream *, const struct gemm_args *);

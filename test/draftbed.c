@@ -6,7 +6,7 @@
 #include "test/test.h"
 
 enum {
-    MAX_SEQS = 192, /* so that every row of a prompt can be a head */
+    MAX_SEQS = DRAFTBED_MAX_ROWS, /* every row of a prompt can be a head */
     /* Rows of the vector pool; those before are the seats' g. */
     ZERO_ROW = MAX_SEQS,
     COMPRESSED_ROW,

@@ -16,7 +16,7 @@ enum {
     DRAFTBED_K = 8, /* trees: children a node, and levels below the first */
     DRAFTBED_DEPTH = 3,
     DRAFTBED_N_CANDIDATES = DRAFTBED_K + DRAFTBED_DEPTH * DRAFTBED_K * DRAFTBED_K,
-    DRAFTBED_MAX_ROWS = 256, /* of an extend */
+    DRAFTBED_MAX_ROWS = MAX_GEMM_ROWS / DRAFTBED_K, /* of an extend; each may start a tree */
     DRAFTBED_N_PAGES = 6,
 };
 

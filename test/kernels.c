@@ -169,11 +169,6 @@ double kernels_rounding(const struct kernels *k)
     return k->ops->act == DTYPE_F16 ? 0x1p-11 : k->ops->act == DTYPE_BF16 ? 0x1p-8 : 0;
 }
 
-int kernels_max_head_dim(void)
-{
-    return strcmp(TEST_DEVICE, "cpu") == 0 ? 256 : 128;
-}
-
 void *kernels_at_act(const struct kernels *k, void *device, size_t i)
 {
     return (char *)device + i * dtype_size(k->ops->act);

@@ -55,8 +55,6 @@ void *kernels_at_act(const struct kernels *k, void *device, size_t i);
         CHECK_CLOSE(got, want, n, unit_ > 0 ? unit_ : (abs_tolerance),                             \
                     unit_ > 0 ? unit_ : (rel_tolerance));                                          \
     } while (0)
-/* The largest head that attention on the device under test takes. */
-int kernels_max_head_dim(void);
 /* Half a unit of the last place of 1 in the type of activations; 0 for float. */
 double kernels_rounding(const struct kernels *k);
 

@@ -119,6 +119,13 @@ static void attention_run(const struct attention_args *a)
 
 CPU_OPERATION(attention, attention_args)
 
+int cpu_max_rows(int n_heads, int n_kv_heads)
+{
+    (void)n_heads;
+    (void)n_kv_heads;
+    return MAX_GEMM_ROWS;
+}
+
 /* Rows are shared out as threads come for them. */
 void cpu_plan(struct stream *s, const struct plan_args *args)
 {

@@ -6,6 +6,7 @@
 
 extern const struct ops cpu_ops; /* table.c */
 
+int cpu_max_rows(int n_heads, int n_kv_heads);
 struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in);
 void cpu_packed_free(struct device *dev, struct packed *w);
 void cpu_gemm(struct stream *s, const struct gemm_args *args);

@@ -54,7 +54,7 @@ static inline __attribute__((always_inline)) void pack_panel(char *panel, const 
 
 struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in)
 {
-    REQUIRE(n_out > 0 && n_in > 0);
+    REQUIRE(n_out > 0 && n_out <= MAX_N_OUT && n_in > 0);
     size_t size = dtype_size(t);
     struct packed *p = device_alloc(dev, sizeof(*p), "a weight's description");
     *p = (struct packed){.n_out = n_out, .n_in = n_in, .type = t};
@@ -261,7 +261,7 @@ static void gemm_run(const struct gemm_args *a)
 {
     const int n = cpu_n_rows(a->n, a->max);
     const struct packed *w = a->w;
-    REQUIRE(a->ldx >= w->n_in && a->ldy >= w->n_out);
+    REQUIRE(a->ldx >= w->n_in && a->ldy >= w->n_out && a->max <= MAX_GEMM_ROWS);
     if (n == 0) return;
     const int n_tiles = (n + ROW_TILE - 1) / ROW_TILE;
 #pragma omp parallel if ((size_t)n * w->n_out * w->n_in > PARALLEL_FMAS)

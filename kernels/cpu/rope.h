@@ -4,8 +4,6 @@
 
 #include "kernels/ops.h"
 
-enum { MAX_HEAD_DIM = 256 };
-
 /* Where pages of a layer lie.  A slot's row of head h starts at page * page_stride + h *
  * head_stride + (slot % PAGE_LEN) * head_dim behind the layer's first element. */
 static inline size_t kv_head_stride(const struct kv_pool *pool)

@@ -2,6 +2,7 @@
 #include "kernels/cpu/queue.h"
 
 const struct ops cpu_ops = {
+    .max_rows = cpu_max_rows,
     .pack = cpu_pack,
     .packed_free = cpu_packed_free,
     .gemm = cpu_gemm,

@@ -328,7 +328,7 @@ __device__ __forceinline__ uint64_t warp_or(uint64_t x)
 /* Calls function<T, D>(args) with the D for a head_dim. */
 #define ATTEND_FOR_HEAD_DIM(head_dim, function, T, ...)                                            \
     do {                                                                                           \
-        REQUIRE((head_dim) > 0 && (head_dim) % 8 == 0 && (head_dim) <= 128);                       \
+        REQUIRE((head_dim) > 0 && (head_dim) % HEAD_STEP == 0 && (head_dim) <= MAX_HEAD_DIM);      \
         if ((head_dim) <= 32)                                                                      \
             function<T, 32>(__VA_ARGS__);                                                          \
         else if ((head_dim) <= 64)                                                                 \

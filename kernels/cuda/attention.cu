@@ -294,12 +294,19 @@ template <class T> void cuda_attention(struct stream *s, const struct attention_
     ATTEND_FOR_HEAD_DIM(pool->head_dim, launch_attention, T, s, a);
 }
 
+/* All partial sums of a pass have a slot. */
+int cuda_max_rows(int n_heads, int n_kv_heads)
+{
+    const int n_slots = n_partials<128>(n_heads) / (wanted_units(n_kv_heads) + 2);
+    return min(n_slots, min((int)PLAN_ROWS, (int)MAX_GEMM_ROWS));
+}
+
 void cuda_plan(struct stream *s, const struct plan_args *a)
 {
     const struct cuda_stream *stream = cuda_stream_of(s);
-    REQUIRE(a->rows.max <= PLAN_ROWS && a->n_kv_heads > 0 && a->n_heads % a->n_kv_heads == 0);
-    REQUIRE(a->n_heads / a->n_kv_heads <= ATTEND_ROWS);
-    REQUIRE((wanted_units(a->n_kv_heads) + 2) * a->rows.max <= n_partials<128>(a->n_heads));
+    REQUIRE(a->n_kv_heads > 0 && a->n_heads % a->n_kv_heads == 0);
+    REQUIRE(a->n_heads / a->n_kv_heads <= MAX_HEAD_GROUP);
+    REQUIRE(a->rows.max <= cuda_max_rows(a->n_heads, a->n_kv_heads));
     launch(s, plan_kernel, 1, PLAN_THREADS, sizeof(struct plan_shared), *a,
            (struct attention_plan *)stream->plan, n_partials<128>(a->n_heads));
 }

@@ -36,7 +36,7 @@ struct cuda_stream {
 };
 
 enum {
-    WORKSPACE_FLOATS = 48 << 20, /* gemm of 5 * 256 rows */
+    WORKSPACE_FLOATS = 48 << 20, /* gemm of MAX_GEMM_ROWS */
     PARTIAL_FLOATS = 64 << 20,   /* 512 rows, 28 heads of 128, 32 units */
     N_TICKETS = 1 << 16,
     PLAN_ROWS = 2048,

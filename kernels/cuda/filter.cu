@@ -288,6 +288,7 @@ static __global__ void __launch_bounds__(FILTER_THREADS)
 
 void cuda_filter(struct stream *s, const struct filter_args *a)
 {
-    REQUIRE(a->state.vocab > 0 && a->state.vocab <= 1 << ID_BITS);
+    static_assert(MAX_VOCAB <= 1 << ID_BITS, "a key holds an id");
+    REQUIRE(a->state.vocab > 0 && a->state.vocab <= MAX_VOCAB);
     launch(s, filter_kernel, a->out.max, FILTER_THREADS, sizeof(struct filter_shared), *a);
 }

@@ -86,7 +86,7 @@ static __global__ void pack_kernel(T *out, const void *w, enum dtype t, int n_ou
 template <class T>
 struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in)
 {
-    REQUIRE(n_out > 0 && n_in > 0);
+    REQUIRE(n_out > 0 && n_out <= MAX_N_OUT && n_in > 0);
     struct packed *p = (struct packed *)calloc(1, sizeof(*p));
     REQUIRE(p != NULL);
     const size_t bytes = (size_t)n_out * n_in * dtype_size(t);

@@ -302,7 +302,7 @@ static void launch_gemm(struct stream *s, const struct packed *w, const void *x,
                         const int32_t *n, int max, const Epilogue &epilogue)
 {
     const struct cuda_stream *stream = cuda_stream_of(s);
-    REQUIRE(ldx >= w->n_in);
+    REQUIRE(ldx >= w->n_in && max <= MAX_GEMM_ROWS);
     struct gemm_problem p = {};
     p.w = w->w;
     p.n_in = w->n_in;

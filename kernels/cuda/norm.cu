@@ -11,6 +11,7 @@
 #include "kernels/cuda/ops.cuh"
 
 constexpr int NORM_EIGHTS = 2, NORM_MAX_THREADS = 1024;
+static_assert(MAX_WIDTH == NORM_MAX_THREADS * NORM_EIGHTS * 8, "a row fits a block");
 constexpr int NORM_SCRATCH = 2 * 32 * sizeof(float);
 
 /* First element of this thread's eight number e. */
@@ -90,7 +91,7 @@ static __global__ void __launch_bounds__(NORM_MAX_THREADS)
 
 static int norm_threads(int width)
 {
-    REQUIRE(width > 0 && width <= NORM_MAX_THREADS * NORM_EIGHTS * 8);
+    REQUIRE(width > 0 && width <= MAX_WIDTH);
     return ceil_div(width, 32 * NORM_EIGHTS * 8) * 32;
 }
 

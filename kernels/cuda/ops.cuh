@@ -21,6 +21,7 @@ template <class T> void cuda_rmsnorm(struct stream *s, const struct norm_args *a
 template <class T> void cuda_layernorm(struct stream *s, const struct norm_args *a);
 template <class T> void cuda_silu_mul(struct stream *s, const struct silu_mul_args *a);
 template <class T> void cuda_rope_append(struct stream *s, const struct rope_append_args *a);
+int cuda_max_rows(int n_heads, int n_kv_heads);
 void cuda_plan(struct stream *s, const struct plan_args *a);
 template <class T> void cuda_attention(struct stream *s, const struct attention_args *a);
 template <class T>

@@ -5,6 +5,7 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
 {
     return {
         .act = act,
+        .max_rows = cuda_max_rows,
         .pack = cuda_pack<T>,
         .packed_free = cuda_packed_free,
         .gemm = cuda_gemm<T>,

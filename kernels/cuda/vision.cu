@@ -149,7 +149,8 @@ static __global__ void __launch_bounds__(ROW_THREADS)
 template <class T> void cuda_pool_attention(struct stream *s, const struct pool_attention_args *a)
 {
     const size_t shared_bytes = POOL_HEADER + (size_t)a->n * sizeof(float);
-    REQUIRE(a->n > 0 && a->head_dim > 0 && shared_bytes <= 160 << 10); /* what an A100 has, too */
+    static_assert(POOL_HEADER + MAX_POOLED * sizeof(float) <= 160 << 10, "an A100 has that, too");
+    REQUIRE(a->n > 0 && a->n <= MAX_POOLED && a->head_dim > 0);
     launch(s, pool_attention_kernel<T>, dim3(a->n_query, a->n_heads), ROW_THREADS, shared_bytes,
            *a);
 }

@@ -74,6 +74,11 @@ int adaptor_open(struct adaptor **out, const struct weights *w, int hidden, int 
                  int max_tokens, struct error *err)
 {
     assert(max_tokens > 0);
+    if (max_tokens > MAX_POOLED)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "pictures may have %d tokens, and the draft's adaptor takes %d at most; "
+                         "see --max-pixels and --max-model-len",
+                         max_tokens, MAX_POOLED);
     struct adaptor *a = xcalloc(1, sizeof(*a));
     a->dev = w->dev;
     a->hidden = hidden;
@@ -115,9 +120,18 @@ int adaptor_n_outputs(const struct adaptor *a)
 static void project(const struct adaptor *a, struct stream *s, const struct packed *w,
                     const float *bias, const void *x, void *y, int n)
 {
-    const struct gemm_args gemm = {
-        .w = w, .bias = bias, .x = x, .y = y, .max = n, .ldx = a->hidden, .ldy = a->hidden};
-    device_ops(a->dev)->gemm(s, &gemm);
+    const struct ops *ops = device_ops(a->dev);
+    const size_t row = (size_t)a->hidden * dtype_size(ops->act);
+    for (int i = 0; i < n; i += MAX_GEMM_ROWS) {
+        const struct gemm_args gemm = {.w = w,
+                                       .bias = bias,
+                                       .x = (const char *)x + (size_t)i * row,
+                                       .y = (char *)y + (size_t)i * row,
+                                       .max = n - i < MAX_GEMM_ROWS ? n - i : MAX_GEMM_ROWS,
+                                       .ldx = a->hidden,
+                                       .ldy = a->hidden};
+        ops->gemm(s, &gemm);
+    }
 }
 
 void adaptor_run(const struct adaptor *a, struct stream *s, const float *features, int n,

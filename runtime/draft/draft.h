@@ -47,7 +47,7 @@ struct draft_kind {
 /* Opens the draft in `dir` (ViSpec's layout; without imadpt and img_fc tensors it is EAGLE-2), or
  * the kind `none` for dir "none".  The target is borrowed. */
 struct draft_limits {
-    int max_seqs;
+    int max_seqs;         /* that speculate at once: heads of a round */
     int max_extend;       /* rows that one extend may get */
     int k;                /* rows of a beam */
     int n_positions;      /* as for lm_open */

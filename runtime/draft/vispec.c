@@ -144,6 +144,11 @@ static const struct draft_kind eagle2_kind = {
 int vispec_open(struct draft **out, struct device *dev, const char *dir, const struct lm *target,
                 const struct draft_limits *limits, struct error *err)
 {
+    if (limits->max_seqs * limits->k > MAX_GEMM_ROWS)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--draft-max-seqs %d times --draft-top-k %d is %d, more than the %d rows "
+                         "that a step of the draft takes",
+                         limits->max_seqs, limits->k, limits->max_seqs * limits->k, MAX_GEMM_ROWS);
     struct vispec *v = xcalloc(1, sizeof(*v));
     v->dev = dev;
     v->ops = device_ops(dev);

@@ -149,9 +149,9 @@ static void queue_level(struct vispec *v, struct stream *s, const struct draft_r
 void vispec_propose(struct draft *d, struct stream *s, const struct draft_round *r)
 {
     struct vispec *v = (struct vispec *)d;
-    int max_seqs = r->state.max_seqs;
+    int max_seqs = v->limits.max_seqs;
     assert(r->extend.rows.max <= v->scratch.max_rows);
-    assert(max_seqs <= v->limits.max_seqs && r->beam.k <= v->limits.k);
+    assert(r->beam.k <= v->limits.k);
 
     const struct carry_args carry = {.state = r->state, .tree = r->tree, .hidden = r->hidden};
     queue_input(v, s, r, &r->extend, r->hidden);

@@ -14,7 +14,6 @@ enum {
     DEFAULT_QUEUE = 64,
     DEFAULT_ROWS = 512,
     DEFAULT_CACHE = 64 << 10, /* slots */
-    MIN_PROMPT_ROWS = 64,     /* of a step, however many trees it holds */
 };
 
 /* Which trees a device grows where nobody says: on a CPU a row costs time and an answer that
@@ -177,6 +176,38 @@ static int64_t slots_in_memory(const struct device *dev, const struct lm_config 
     return (int64_t)(device_memory_size(dev) / 4 / (target + draft));
 }
 
+/* Sequences that speculate at once. */
+static int max_drafting(const struct engine_options *opt, const struct device *dev,
+                        const struct round_limits *limits)
+{
+    int n = or_default(opt->draft_max_seqs, default_trees(dev)->max_seqs);
+    return n < limits->max_seqs ? n : limits->max_seqs;
+}
+
+/* Rows of a step: by default what all trees need and a little, up to what the device takes; beyond
+ * that trees are cut. */
+static int choose_rows(const struct engine_options *opt, const struct device *dev,
+                       const struct lm_config *lm, struct round_limits *limits, struct error *err)
+{
+    /* The draft's next rows may be one more for each sequence. */
+    int most = device_ops(dev)->max_rows(lm->n_heads, lm->n_kv_heads) - limits->max_seqs;
+    int least = limits->max_seqs + 1;
+    int trees = max_drafting(opt, dev, limits) * (limits->n_nodes - 1);
+    int wanted = limits->max_seqs + trees + MIN_PROMPT_ROWS;
+    if (most < least)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--max-num-seqs %d is more than the %d that this device takes",
+                         limits->max_seqs, (most + limits->max_seqs - 1) / 2);
+    if (wanted < DEFAULT_ROWS) wanted = DEFAULT_ROWS;
+    limits->max_rows = or_default(opt->max_num_batched_tokens, wanted < most ? wanted : most);
+    if (limits->max_rows < least || limits->max_rows > most)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--max-num-batched-tokens %d must be from %d to %d: a row for each of %d "
+                         "sequences and one prompt token, and what this device takes",
+                         limits->max_rows, least, most, limits->max_seqs);
+    return 0;
+}
+
 /* The sizes that options, model and memory leave. */
 static int choose_sizes(const struct engine_options *opt, const struct device *dev,
                         const struct model_config *model, struct engine_info *info,
@@ -221,16 +252,7 @@ static int choose_sizes(const struct engine_options *opt, const struct device *d
     limits->max_pages = (info->max_model_len + slack + PAGE_LEN - 1) / PAGE_LEN;
     if (limits->n_pages < limits->max_pages) limits->n_pages = limits->max_pages;
 
-    int n_tree_rows = limits->max_seqs * limits->n_nodes;
-    int least = n_tree_rows + MIN_PROMPT_ROWS;
-    limits->max_rows =
-        or_default(opt->max_num_batched_tokens, least > DEFAULT_ROWS ? least : DEFAULT_ROWS);
-    if (limits->max_rows < n_tree_rows + 1)
-        return error_set(err, ERROR_BAD_REQUEST,
-                         "--max-num-batched-tokens %d is less than %d sequences of %d tree nodes "
-                         "and one prompt token",
-                         limits->max_rows, limits->max_seqs, limits->n_nodes);
-    return 0;
+    return choose_rows(opt, dev, &model->lm, limits, err);
 }
 
 /* The draft that options name: a folder, "none", or NULL for model/draft if it is there. */
@@ -247,7 +269,7 @@ static char *choose_draft(const struct engine_options *opt)
 static int open_draft(struct engine *e, const struct engine_options *opt,
                       const struct round_limits *limits, struct error *err)
 {
-    const struct draft_limits draft_limits = {.max_seqs = limits->max_seqs,
+    const struct draft_limits draft_limits = {.max_seqs = max_drafting(opt, e->dev, limits),
                                               .max_extend = limits->max_rows + limits->max_seqs,
                                               .k = limits->k,
                                               .n_positions = limits->max_pages * PAGE_LEN,
@@ -335,14 +357,14 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
     /* Room for the pictures of any prompt that has pages, and what the draft keeps of them. */
     limits.n_image_rows = limits.n_pages * PAGE_LEN + MAX_IMAGES * e->draft->n_image_outputs;
     e->round = round_open(e->dev, e->model->lm, e->draft, &limits);
-    const struct scheduler_config scheduler = {
-        .model = e->model,
-        .draft = e->draft,
-        .round = e->round,
-        .limits = limits,
-        .draft_max_seqs = or_default(opt->draft_max_seqs, default_trees(e->dev)->max_seqs),
-        .prefill_chunk = or_default(opt->prefill_chunk, limits.max_rows),
-        .max_in_flight = ROUNDS_IN_FLIGHT};
+    const struct scheduler_config scheduler = {.model = e->model,
+                                               .draft = e->draft,
+                                               .round = e->round,
+                                               .limits = limits,
+                                               .draft_max_seqs = max_drafting(opt, e->dev, &limits),
+                                               .prefill_chunk =
+                                                   or_default(opt->prefill_chunk, limits.max_rows),
+                                               .max_in_flight = ROUNDS_IN_FLIGHT};
     e->scheduler = scheduler_new(&scheduler);
     e->max_queue = or_default(opt->max_queue, DEFAULT_QUEUE);
     fill_info(e, opt, &limits);

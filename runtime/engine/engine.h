@@ -36,7 +36,7 @@ struct engine_options {
         max_pixels;    /* of a resized picture, where the family has such limits [folder] */
     int max_model_len; /* tokens of prompt and answer [the config's, or what the cache holds] */
     int max_num_seqs;  /* answers that run at once [8] */
-    int max_num_batched_tokens; /* rows of one step [max(512, what the trees need + 64)] */
+    int max_num_batched_tokens; /* rows of one step [512, or what the trees need] */
     int prefill_chunk;   /* prompt rows of one sequence in one step [max_num_batched_tokens] */
     int kv_cache_tokens; /* slots of the target's cache [max_num_seqs * max_model_len, at most 64k]
                           */

@@ -348,7 +348,7 @@ static void launch(struct scheduler *s)
 {
     const struct round_limits *limits = &s->cfg.limits;
     struct round_input *in = round_input(s->cfg.round);
-    int n_tree_rows = 0;
+    int n_trees = 0, n_tree_rows = 0;
     for (int i = 0; i < limits->max_seqs; i++) {
         struct place *p = &s->places[i];
         if (p->state == PLACE_ENDING) {
@@ -357,14 +357,18 @@ static void launch(struct scheduler *s)
             p->leave_round = round_n_launched(s->cfg.round);
         }
         if (p->state == PLACE_JOINING) send_join(s, in, i);
-        if (p->state == PLACE_RUNNING && !is_prefilling(p))
+        if (p->state == PLACE_RUNNING && !is_prefilling(p)) {
+            n_trees++;
             n_tree_rows += p->job->gen.sampling.use_draft ? limits->n_nodes : 1;
+        }
     }
     int n_rows[limits->max_seqs];
-    share_rows(s, limits->max_rows - n_tree_rows, n_rows);
+    int n_prompt_rows = max_of(limits->max_rows - n_tree_rows, MIN_PROMPT_ROWS);
+    share_rows(s, min_of(n_prompt_rows, limits->max_rows - n_trees), n_rows);
     for (int i = 0; i < limits->max_seqs; i++)
         if (n_rows[i] > 0) send_chunk(s, in, i, n_rows[i]);
-    round_launch(s->cfg.round, n_tree_rows + in->n_prompt_rows);
+    /* What is too much, select cuts from the trees. */
+    round_launch(s->cfg.round, min_of(n_tree_rows + in->n_prompt_rows, limits->max_rows));
 }
 
 /* ---- a round's output

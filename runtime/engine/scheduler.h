@@ -21,6 +21,8 @@
 #include "runtime/engine/round.h"
 #include "runtime/model/model.h"
 
+enum { MIN_PROMPT_ROWS = 64 }; /* of a round while prompts wait, however many trees it holds */
+
 struct scheduler;
 
 struct scheduler_config {

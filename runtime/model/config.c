@@ -1,6 +1,7 @@
 #include "runtime/model/config.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,17 +11,24 @@
 /* Limits so wide that no published model meets them, and so narrow that no product of two sizes
  * overflows an int. */
 enum {
-    MAX_WIDTH = 1 << 17,
-    MAX_INTERMEDIATE = 1 << 20,
+    MAX_INTERMEDIATE = MAX_N_OUT / 2, /* gate and up are one matrix */
     MAX_LAYERS = 1024,
     MAX_HEADS = 1024,
-    MAX_HEAD_DIM = 512,
-    MAX_VOCAB = 1 << 22,
     MAX_POSITIONS = 1 << 24,
     MAX_IMAGE_SIZE = 4096,
     MAX_QWEN_LAYERS = 64, /* bits of full_layers */
     MAX_MERGE = 16,
 };
+
+/* The operations' rule for heads, whose number stands at `key`. */
+static void check_head_dim(struct fields *r, const char *key, const json_t *value, int head_dim)
+{
+    if (head_dim % HEAD_STEP == 0 && head_dim <= MAX_HEAD_DIM) return;
+    char wanted[80];
+    snprintf(wanted, sizeof(wanted), "and heads of %d are not of a multiple of %d up to %d",
+             head_dim, HEAD_STEP, MAX_HEAD_DIM);
+    fields_fail(r, key, value, wanted);
+}
 
 /* ---- the language model --------------------------------------------------------------------- */
 
@@ -122,9 +130,13 @@ static void read_decoder(struct fields *r, const json_t *text, const struct lm_c
     if (!fields_get(text, "head_dim") && out->hidden % out->n_heads != 0)
         fields_fail(r, "num_attention_heads", fields_get(text, "num_attention_heads"),
                     "not a divisor of hidden_size, and there is no head_dim");
-    out->head_dim = fields_int(r, text, "head_dim", out->hidden / out->n_heads, 2, MAX_HEAD_DIM);
-    if (out->head_dim % 2 != 0 || out->head_dim < 2 || out->head_dim > MAX_HEAD_DIM)
-        fields_fail(r, "head_dim", json_object_get(text, "head_dim"), "not even, or out of range");
+    if (out->n_heads / out->n_kv_heads > MAX_HEAD_GROUP)
+        fields_fail(r, "num_attention_heads", fields_get(text, "num_attention_heads"),
+                    "more than 64 for each of num_key_value_heads");
+    int head_dim = out->hidden / out->n_heads;
+    out->head_dim = fields_int(r, text, "head_dim", head_dim, 1, MAX_WIDTH);
+    const char *key = fields_get(text, "head_dim") ? "head_dim" : "num_attention_heads";
+    check_head_dim(r, key, fields_get(text, key), out->head_dim);
     fields_name(r, text, "hidden_act", 0, silu, 1);
 }
 
@@ -172,6 +184,9 @@ static void read_tower(struct fields *r, const json_t *vision, struct vision_con
     if (out->hidden % out->n_heads != 0)
         fields_fail(r, "vision_config.num_attention_heads",
                     fields_get(vision, "num_attention_heads"), "not a divisor of hidden_size");
+    else
+        check_head_dim(r, "vision_config.num_attention_heads",
+                       fields_get(vision, "num_attention_heads"), out->hidden / out->n_heads);
     if (out->image_size % out->patch != 0)
         fields_fail(r, "vision_config.patch_size", fields_get(vision, "patch_size"),
                     "not a divisor of image_size");
@@ -244,9 +259,12 @@ static void read_qwen_vision(struct fields *r, const json_t *root, int lm_hidden
     fields_int(r, vision, "in_chans", 3, 3, 3);
     fields_int(r, vision, "in_channels", 3, 3, 3);
     fields_int(r, vision, "out_hidden_size", lm_hidden, lm_hidden, lm_hidden);
-    if (out->hidden % (8 * out->n_heads) != 0)
+    if (out->hidden % out->n_heads != 0)
         fields_fail(r, "vision_config.num_heads", fields_get(vision, "num_heads"),
-                    "and hidden_size over it is not a multiple of 8");
+                    "not a divisor of hidden_size");
+    else
+        check_head_dim(r, "vision_config.num_heads", fields_get(vision, "num_heads"),
+                       out->hidden / out->n_heads);
 }
 
 /* ---- families ------------------------------------------------------------------------------- */

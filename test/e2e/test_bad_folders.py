@@ -11,6 +11,7 @@ from daemon import BINARY, GOLDEN, Daemon
 MODELS = GOLDEN / "hf" / "models"
 LLAVA = MODELS / "llava15-tiny"
 SHARDED = MODELS / "llava15-sharded-midnames"
+TARGET = GOLDEN / "vispec" / "llava-next-tiny"
 DRAFT = GOLDEN / "vispec" / "llava-next-tiny-vispec"
 NORM = "language_model.model.norm.weight"
 EMBED = "language_model.model.embed_tokens.weight"
@@ -223,3 +224,19 @@ def test_a_folder_of_links_into_a_store_of_blobs_is_served(tmp_path):
         with Daemon("--model", str(folder)) as d:
             answers.append(d.chat(**asked)[1]["choices"])
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    "flags, parts",
+    [
+        (("--max-num-seqs", "1281"), ["--max-num-seqs 1281 is more than the 639"]),
+        (("--max-num-batched-tokens", "1273"), ["--max-num-batched-tokens 1273 must be from 9 to 1272", "8 sequences"]),
+        (("--max-num-batched-tokens", "8"), ["--max-num-batched-tokens 8 must be from 9 to 1272"]),
+        (("--draft-max-seqs", "161", "--max-num-seqs", "161", "--draft-top-k", "8"),
+         ["--draft-max-seqs 161 times --draft-top-k 8 is 1288", "1280 rows"]),
+    ],
+)
+def test_more_rows_than_a_step_takes(flags, parts):
+    line = refusal("--model", TARGET, "--draft", DRAFT, "--kv-cache-tokens", "4096", *flags)
+    for part in parts:
+        assert part in line

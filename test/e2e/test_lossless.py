@@ -161,3 +161,9 @@ def test_speculation_needs_fewer_rounds(daemon, requests):
     assert slow["timings"]["rounds"] == slow["timings"]["predicted_n"] - 1
     assert fast["timings"]["rounds"] < slow["timings"]["rounds"]
     assert fast["timings"]["draft_n_accepted"] > 0
+
+
+def test_trees_that_do_not_fit_a_step_are_cut(requests, plain):
+    flags = ("--draft-depth", "3", "--draft-top-k", "4", "--draft-nodes", "8", "--draft-max-seqs", "8")
+    with Daemon(*flags, "--max-num-batched-tokens", "20") as d:
+        check_same(ask_all(ask, d, requests[1::5], 8, speculative=True), plain[1::5], requests[1::5])

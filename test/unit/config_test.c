@@ -195,11 +195,14 @@ TEST(what_we_do_not_compute_of_qwen_is_refused)
         {"\"rope_scaling\": {\"type\": \"yarn\"}", "type is \"yarn\", not default or mrope"},
         {"\"rope_scaling\": {\"mrope_section\": [16, 24, 25]}", "mrope_section is [16,24,25]"},
         {"\"rope_scaling\": {\"mrope_section\": [16, 48]}", "mrope_section is [16,48]"},
-        {"\"image_token_id\": 152064", "image_token_id is 152064, not below vocab_size"},
+        {"\"image_token_id\": 152064, \"vision_config\": {\"hidden_size\": 1280}",
+         "image_token_id is 152064, not below vocab_size"},
         {"\"vision_config\": {\"depth\": 65}", "depth is 65"},
         {"\"vision_config\": {\"fullatt_block_indexes\": [32]}", "fullatt_block_indexes is [32]"},
         {"\"vision_config\": {\"out_hidden_size\": 64}", "out_hidden_size is 64"},
-        {"\"vision_config\": {\"hidden_size\": 60, \"num_heads\": 5}", "num_heads is 5"},
+        {"\"vision_config\": {\"hidden_size\": 60, \"num_heads\": 5}",
+         "num_heads is 5, and heads of 12 are not of a multiple of 8 up to 128"},
+        {"\"vision_config\": {\"num_heads\": 11}", "num_heads is 11, not a divisor of hidden_size"},
         {"\"vision_config\": {\"window_size\": 27}", "window_size is 27"},
         {"\"vision_config\": {\"hidden_act\": \"gelu\"}", "hidden_act is \"gelu\""},
     };
@@ -259,6 +262,22 @@ TEST(what_we_do_not_compute_is_refused_with_key_and_value)
     check_refused("{\"model_type\": \"llama\", \"num_key_value_heads\": 5}",
                   "num_key_value_heads is 5");
     check_refused("{\"model_type\": \"llama\", \"head_dim\": 33}", "head_dim is 33");
+    check_refused("{\"model_type\": \"llama\", \"head_dim\": 136}",
+                  "head_dim is 136, and heads of 136 are not of a multiple of 8 up to 128");
+    check_refused("{\"model_type\": \"llama\", \"hidden_size\": 4128}", "heads of 129 are not");
+    check_refused("{\"model_type\": \"llama\", \"hidden_size\": 16640}", "hidden_size is 16640");
+    check_refused("{\"model_type\": \"llama\", \"vocab_size\": 1048577}", "vocab_size is 1048577");
+    check_refused("{\"model_type\": \"llama\", \"intermediate_size\": 524289}",
+                  "intermediate_size is 524289");
+    check_refused("{\"model_type\": \"llama\", \"num_attention_heads\": 65,"
+                  "\"num_key_value_heads\": 1, \"head_dim\": 8}",
+                  "num_attention_heads is 65, more than 64 for each");
+    check_refused("{\"model_type\": \"llava\", \"vision_config\": {\"hidden_size\": 1032,"
+                  "\"num_attention_heads\": 6}}",
+                  "num_attention_heads is 6, and heads of 172 are not");
+    check_refused("{\"model_type\": \"llava\", \"vision_config\": {\"hidden_size\": 48,"
+                  "\"num_attention_heads\": 4}}",
+                  "num_attention_heads is 4, and heads of 12 are not");
     check_refused("{\"model_type\": \"llama\", \"vocab_size\": 5, \"vocab_size\": 6}", "duplicate");
     check_refused("{\"model_type\": \"llava\", \"text_config\": {\"model_type\": \"mistral\"}}",
                   "model_type is \"mistral\", not llama");

@@ -183,3 +183,34 @@ TEST(the_qwen_draft_with_its_biases_proposes_the_golden_trees)
     check_case(&f, "cases_qwen/case_03", true);
     draftbed_close(&f);
 }
+
+/* Attention over tokens that are all there equally often is attention over them once. */
+TEST(a_picture_of_more_tokens_than_a_gemm_takes_is_compressed_as_one_of_few)
+{
+    enum { N_ONCE = 100, N = 15 * N_ONCE };
+    _Static_assert((int)N > (int)MAX_GEMM_ROWS, "the adaptor has to cut it");
+    struct draftbed f;
+    struct lm_config cfg = draftbed_llava_config();
+    draftbed_open(&f, DRAFTBED_TARGET, &cfg, test_path(DRAFTBED_DRAFT));
+    struct draft_limits limits = draftbed_limits;
+    limits.max_image_tokens = N;
+    struct draft *draft;
+    struct error err;
+    CHECK_INT(draft_open(&draft, f.k.dev, test_path(DRAFTBED_DRAFT), f.lm, &limits, &err), ==, 0);
+
+    const size_t width = (size_t)cfg.hidden, n_out = 2 * width;
+    float *features = kernels_random(&f.k, N * width, 5, 1);
+    for (size_t i = N_ONCE * width; i < N * width; i++) features[i] = features[i - N_ONCE * width];
+    const float *on_device = kernels_upload(&f.k, features, N * width * sizeof(float));
+    float *vectors = kernels_empty(&f.k, 2 * n_out * sizeof(float));
+    draft->kind->encode_image(draft, f.k.stream, on_device, N_ONCE, vectors);
+    draft->kind->encode_image(draft, f.k.stream, on_device, N, vectors + n_out);
+    const float *got = kernels_download(&f.k, vectors, 2 * n_out * sizeof(float));
+    CHECK_CLOSE(got + n_out, got, n_out, tolerance, 0);
+
+    draft_close(draft);
+    limits.max_image_tokens = MAX_POOLED + 1;
+    CHECK_INT(draft_open(&draft, f.k.dev, test_path(DRAFTBED_DRAFT), f.lm, &limits, &err), ==, -1);
+    CHECK(strstr(err.text, "pictures may have 40001 tokens, and the draft's adaptor takes 40000"));
+    draftbed_close(&f);
+}
