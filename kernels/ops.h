@@ -38,6 +38,7 @@ enum {
     MAX_N_OUT = 1 << 20,    /* rows of a packed matrix */
     MAX_POOLED = 40 * 1000, /* tokens of an image for pool_attention */
     MAX_GEMM_ROWS = 1280,
+    MAX_SEQ_PAGES = 8000, /* of a sequence: 512000 tokens */
 };
 
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };

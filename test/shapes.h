@@ -14,7 +14,7 @@ static const int shape_rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 30, 64, 97, 130}
 static const int shape_widths[] = {1, 7, 8, 9, 15, 16, 17, 31, 64, 100, 192, 1024};
 
 /* Sizes of heads: multiples of 8. */
-static const int shape_head_dims[] = {8, 16, 24, 32, 40, 64, 80, 96, 128, 256};
+static const int shape_head_dims[] = {8, 16, 24, 32, 40, 64, 80, 96, 128};
 
 /* Committed slots in front of a row: around pages. */
 static const int shape_contexts[] = {0,

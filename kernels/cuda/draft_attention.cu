@@ -206,9 +206,10 @@ static void launch_draft_attention(struct stream *s, const struct draft_attentio
     const int n_heads = a->pool.n_kv_heads;
     const int n_blocks = DRAFT_BLOCKS * cuda_stream_of(s)->dev->n_sms;
     const dim3 grid(n_heads, min(a->rows.max, ceil_div(n_blocks, n_heads)));
-    const size_t shared_bytes =
-        sizeof(struct attend_shared<T, D, DRAFT_ROWS>) +
-        (size_t)a->pool.max_pages * (sizeof(unsigned long long) + sizeof(int32_t));
+    constexpr size_t FIXED = sizeof(struct attend_shared<T, D, DRAFT_ROWS>);
+    constexpr size_t A_PAGE = sizeof(unsigned long long) + sizeof(int32_t);
+    static_assert(FIXED + MAX_SEQ_PAGES * A_PAGE <= 163 << 10, "an A100 has that, too");
+    const size_t shared_bytes = FIXED + (size_t)a->pool.max_pages * A_PAGE;
     launch(s, draft_attention_kernel<T, D>, grid, ATTEND_THREADS, shared_bytes, *a);
 }
 

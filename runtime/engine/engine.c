@@ -226,13 +226,14 @@ static int choose_sizes(const struct engine_options *opt, const struct device *d
                          "--draft-nodes %d and --draft-top-k %d can be %d and %d at most",
                          limits->n_nodes, limits->k, MAX_NODES, MAX_TOP_K);
 
-    int longest = model->lm.max_positions;
     limits->max_seqs = or_default(opt->max_num_seqs, DEFAULT_SEQS);
+    int slack = scheduler_slots(limits, 0), longest = MAX_SEQ_PAGES * PAGE_LEN - slack;
+    if (longest > model->lm.max_positions) longest = model->lm.max_positions;
     info->max_model_len = or_default(opt->max_model_len, longest);
     if (info->max_model_len > longest)
-        return error_set(err, ERROR_BAD_REQUEST, "--max-model-len %d is more than the model's %d",
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--max-model-len %d is more than the model's or the device's %d",
                          info->max_model_len, longest);
-    int slack = scheduler_slots(limits, 0);
     int64_t wanted = (int64_t)limits->max_seqs * (info->max_model_len + slack);
     int64_t slots = or_default(opt->kv_cache_tokens, DEFAULT_CACHE);
     if (opt->kv_cache_tokens <= 0) {
