@@ -5,16 +5,17 @@
  * sqrt(head_dim)
  *
  * A block of 4 warps takes ROWS queries and key tiles of ATTEND_KEYS one after the other; while it
- * computes on one tile the next one's keys and values are copied into the other half of shared
- * memory.  Of 64 queries each warp has 16, and all keys of a tile.  Of 16 queries each warp has
- * all, and 16 keys of a tile; what the warps sum is added at the end (attend_merge).
+ * computes on one tile the next one's keys and values are copied into the other half of a ring: the
+ * next of the same queries, or the first of those that the block takes behind them.  Of 64 queries
+ * each warp has 16, and all keys of a tile.  Of 16 queries each warp has all, and 16 keys of a
+ * tile; what the warps sum is added at the end (attend_merge).
  *
  * Each query has a word of 64 bits for a tile: the keys that it sees.  Keys that no query of the
  * block sees are not read: their places are filled with zeros, since what lies there may be NaN,
  * and NaN times 0 is not 0.  A warp whose queries see none of its keys does not compute.
  *
  *   shared   q [ROWS][D], k [2][64][D], v [2][64][D] of T, rows cut into chunks of 16 bytes, which
- * are swizzled so that ldmatrix has no bank conflicts
+ *            are swizzled so that ldmatrix has no bank conflicts
  *
  * D is head_dim rounded up to 32, 64 or 128; the columns behind head_dim are zeros. */
 #ifndef KERNELS_CUDA_ATTEND_CUH
@@ -24,8 +25,12 @@
 
 constexpr int ATTEND_ROWS = 64, ATTEND_KEYS = 64, ATTEND_THREADS = 128;
 
+template <class T, int D> struct attend_ring {
+    T k[2][ATTEND_KEYS * D], v[2][ATTEND_KEYS * D];
+};
 template <class T, int D, int ROWS = ATTEND_ROWS> struct attend_shared {
-    T q[ROWS * D], k[2][ATTEND_KEYS * D], v[2][ATTEND_KEYS * D];
+    T q[ROWS * D];
+    struct attend_ring<T, D> ring;
 };
 
 /* A warp's first row of the block's, and its first key of a tile, of which it has ROWS. */
@@ -53,11 +58,13 @@ template <class T, int D> __device__ __forceinline__ T *attend_chunk(T *tile, in
     return tile + r * D + swizzled * 8;
 }
 
-/* Begins to copy a tile: row r from `from` + r * stride where bit r of `rows` is set. */
+/* Begins to copy a tile: row r from `from` + r * stride where bit r of `rows` is set.  Not
+ * unrolled: nothing waits for a copy here, and registers are scarce. */
 template <class T, int D, int ROWS = ATTEND_KEYS>
 __device__ __forceinline__ void attend_load(T *tile, const T *from, int stride, uint64_t rows,
                                             int head_dim)
 {
+#pragma unroll 1
     for (int i = threadIdx.x; i < ROWS * (D / 8); i += ATTEND_THREADS) {
         const int r = i / (D / 8), c = i % (D / 8);
         const bool is_read = (rows >> r & 1) != 0 && c * 8 < head_dim;
@@ -170,50 +177,69 @@ __device__ __forceinline__ void attend_values(struct attend_state<D> *a,
     }
 }
 
-/* Attends over the key tiles first .. end - 1.  The block's queries are on their way to shared->q
- * (not committed).  Keys says what a tile is:
+/* A run of key tiles `first` .. end - 1 that the same queries attend to.  Keys says what a tile is:
  *
  *   int next(int tile)                   the first tile from there on that has keys, or any >= end
  *   uint64_t all(int tile)               keys that any query of the block sees
  *   uint64_t seen(int tile, int row)     keys that query 0 or 1 of this thread sees
  *   const T *key(int tile), *value(int tile)      where key 0 and its value lie, and
  *   int stride                                    the distance of two keys
- *
- * The caller passes a barrier before it uses shared memory again. */
-template <class T, int D, int ROWS = ATTEND_ROWS, class Keys>
-__device__ __forceinline__ void attend_tiles(struct attend_state<D> *a,
-                                             struct attend_shared<T, D, ROWS> *shared,
-                                             const Keys &keys, int first, int end, int head_dim)
+ */
+template <class T, int D, class Keys> struct attend_run {
+    Keys keys;
+    int first, end, head_dim;
+
+    __device__ __forceinline__ void copy_keys(T *to, int tile) const
+    {
+        if (tile < end)
+            attend_load<T, D>(to, keys.key(tile), keys.stride, keys.all(tile), head_dim);
+    }
+    __device__ __forceinline__ void copy_values(T *to, int tile) const
+    {
+        if (tile < end)
+            attend_load<T, D>(to, keys.value(tile), keys.stride, keys.all(tile), head_dim);
+    }
+};
+
+/* What follows the last run of a block. */
+template <class T> struct attend_nothing {
+    __device__ __forceinline__ void begin_keys(T *) const
+    {
+    }
+    __device__ __forceinline__ void begin_values(T *) const
+    {
+    }
+};
+
+/* Attends over a run that has tiles.  The last two groups of copies on their way bring the queries
+ * with the first tile's keys, and its values, to half `half` of the ring.  Leaves the same of what
+ * comes behind: begin_keys(k) and begin_values(v) begin its copies, after all threads have passed a
+ * barrier.  The caller passes a barrier before it overwrites q. */
+template <class T, int D, int ROWS, class Keys, class Behind>
+__device__ __forceinline__ void
+attend_tiles(struct attend_state<D> *a, T *q, struct attend_ring<T, D> *ring, int *half,
+             const struct attend_run<T, D, Keys> &run, const Behind &behind)
 {
     const uint64_t all_of_warp = ~0ull >> (64 - ROWS);
-    const float scale = 1.44269504f / sqrtf((float)head_dim);
+    const float scale = 1.44269504f / sqrtf((float)run.head_dim);
     attend_begin(a);
-    int tile = keys.next(first), half = 0;
-    uint64_t all = 0;
-    if (tile < end) {
-        all = keys.all(tile);
-        attend_load<T, D>(shared->k[0], keys.key(tile), keys.stride, all, head_dim);
-    }
-    copy_commit();
-    if (tile < end) attend_load<T, D>(shared->v[0], keys.value(tile), keys.stride, all, head_dim);
-    copy_commit();
-    for (; tile < end; half ^= 1) {
-        const int next = keys.next(tile + 1);
+    for (int tile = run.keys.next(run.first), next; tile < run.end; tile = next) {
+        next = run.keys.next(tile + 1);
         copy_wait<1>(); /* keys are here, values may be on their way */
         __syncthreads();
-        if (next < end) {
-            all = keys.all(next);
-            attend_load<T, D>(shared->k[half ^ 1], keys.key(next), keys.stride, all, head_dim);
-        }
+        if (next < run.end)
+            run.copy_keys(ring->k[*half ^ 1], next);
+        else
+            behind.begin_keys(ring->k[*half ^ 1]);
         copy_commit();
         float s[ROWS / 8][4];
         uint64_t visible[2];
         for (int row = 0; row < 2; row++)
-            visible[row] = keys.seen(tile, row) >> attend_first_key<ROWS>() & all_of_warp;
+            visible[row] = run.keys.seen(tile, row) >> attend_first_key<ROWS>() & all_of_warp;
         const bool sees_any = __ballot_sync(~0u, (visible[0] | visible[1]) != 0) != 0;
         const bool is_full = (visible[0] & visible[1]) == all_of_warp;
         if (sees_any) {
-            attend_scores<T, D, ROWS>(s, shared->q, shared->k[half]);
+            attend_scores<T, D, ROWS>(s, q, ring->k[*half]);
             if (__ballot_sync(~0u, is_full) == ~0u)
                 attend_softmax<true>(a, s, visible, scale);
             else
@@ -221,18 +247,36 @@ __device__ __forceinline__ void attend_tiles(struct attend_state<D> *a,
         }
         copy_wait<1>();
         __syncthreads(); /* values are here, and nobody reads the other half any more */
-        if (next < end)
-            attend_load<T, D>(shared->v[half ^ 1], keys.value(next), keys.stride, all, head_dim);
+        if (next < run.end)
+            run.copy_values(ring->v[*half ^ 1], next);
+        else
+            behind.begin_values(ring->v[*half ^ 1]);
         copy_commit();
-        if (sees_any) attend_values<T, D, ROWS>(a, s, shared->v[half]);
-        tile = next;
+        if (sees_any) attend_values<T, D, ROWS>(a, s, ring->v[*half]);
+        *half ^= 1;
     }
-    copy_wait<0>();
 #pragma unroll
     for (int row = 0; row < 2; row++) {
         a->sum[row] += __shfl_xor_sync(~0u, a->sum[row], 1);
         a->sum[row] += __shfl_xor_sync(~0u, a->sum[row], 2);
     }
+}
+
+/* The same for a run that may be empty and has nothing behind it; its queries are on their way to
+ * shared->q, not committed.  The caller passes a barrier before it uses shared memory again. */
+template <class T, int D, int ROWS, class Keys>
+__device__ __forceinline__ void attend_alone(struct attend_state<D> *a,
+                                             struct attend_shared<T, D, ROWS> *shared,
+                                             const struct attend_run<T, D, Keys> &run)
+{
+    const int first = run.keys.next(run.first);
+    int half = 0;
+    run.copy_keys(shared->ring.k[0], first);
+    copy_commit();
+    run.copy_values(shared->ring.v[0], first);
+    copy_commit();
+    attend_tiles<T, D, ROWS>(a, shared->q, &shared->ring, &half, run, attend_nothing<T>());
+    copy_wait<0>();
 }
 
 /* The row of the block's that is row 0 or 1 of this thread. */
@@ -277,8 +321,8 @@ __device__ __forceinline__ void attend_merge(const struct attend_state<D> *a,
                                              struct attend_shared<T, D, 16> *shared, T *out,
                                              size_t stride, int n_rows, int head_dim)
 {
-    struct attend_parts<D> *parts = (struct attend_parts<D> *)shared->k;
-    static_assert(sizeof(*parts) <= sizeof(shared->k) + sizeof(shared->v), "lies over both");
+    struct attend_parts<D> *parts = (struct attend_parts<D> *)&shared->ring;
+    static_assert(sizeof(*parts) <= sizeof(shared->ring), "lies over the ring");
     const int warp = threadIdx.x / 32, t = 2 * (threadIdx.x % 4);
     __syncthreads(); /* nobody reads keys and values any more */
 #pragma unroll

@@ -192,45 +192,105 @@ __device__ __forceinline__ void write_partial(const struct attend_state<D> *stat
     if (t == 0) *sum = {state->max[row], state->sum[row]};
 }
 
+/* A unit that a block has: its queries, and what is known of it. */
+template <class T, int D> struct alignas(128) unit_shared {
+    T q[ATTEND_ROWS * D];
+    struct page_tile tile;
+};
+
+/* The one that it computes, and the one behind that. */
+template <class T, int D> struct attention_shared {
+    struct attend_ring<T, D> ring;
+    struct unit_shared<T, D> unit[2];
+};
+
+/* What attend_tiles takes of it. */
+template <class T, int D>
+__device__ __forceinline__ struct attend_run<T, D, struct page_keys<T>>
+run_of(const struct unit_shared<T, D> *unit, const struct attention_args *a) {
+    const int head_dim = a->pool.head_dim, first = unit->tile.unit.first_page;
+    const struct page_keys<T> keys = {
+        &unit->tile, &a->pool, head_dim
+    };
+    return {keys, first, first + unit->tile.unit.n_pages, head_dim};
+}
+
+/* A unit that comes behind another; NULL is none. */
+template <class T, int D>
+struct unit_behind {
+    struct unit_shared<T, D> *unit;
+    const struct attention_args *a;
+
+    __device__ __forceinline__ void begin_keys(T *k) const
+    {
+        if (unit == NULL) return;
+        const size_t width = (size_t)(a->n_heads + 2 * a->pool.n_kv_heads) * a->pool.head_dim;
+        load_queries<T, D>(unit->q, &unit->tile, (const T *)a->qkv, width, a->pool.head_dim);
+        run_of(unit, a).copy_keys(k, unit->tile.unit.first_page);
+    }
+    __device__ __forceinline__ void begin_values(T *v) const
+    {
+        if (unit != NULL) run_of(unit, a).copy_values(v, unit->tile.unit.first_page);
+    }
+};
+
+/* Writes what a unit's rows have summed: the result, or a part of it. */
+template <class T, int D>
+__device__ __forceinline__ void write_unit(const struct attend_state<D> *state,
+                                           const struct page_tile *tile,
+                                           const struct attention_args *a, float *partials)
+{
+    const int head_dim = a->pool.head_dim, group = tile->group, partial = tile->unit.partial;
+    for (int row = 0; row < 2; row++) {
+        const int query = attend_row(row), i = query / group;
+        const int head = tile->kv_head * group + query % group;
+        if (i >= tile->unit.n_rows) continue;
+        T *out = (T *)a->out + ((size_t)(tile->unit.row0 + i) * a->n_heads + head) * head_dim;
+        if (partial < 0)
+            attend_write<T, D>(state, row, out, head_dim);
+        else
+            write_partial<D>(state, row, partial_o<D>(partials, partial + i, head, a->n_heads),
+                             partial_sum<D>(partials, partial + i, head, a->n_heads));
+    }
+}
+
 template <class T, int D>
 static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
     attention_kernel(const __grid_constant__ struct attention_args a,
                      const struct attention_plan *plan, float *partials)
 {
-    struct attend_shared<T, D> *shared = (struct attend_shared<T, D> *)shared_memory();
-    struct page_tile *queries = (struct page_tile *)(shared + 1);
-    const int n_kv = a.pool.n_kv_heads, group = a.n_heads / n_kv, head_dim = a.pool.head_dim;
-    const size_t width = (size_t)(a.n_heads + 2 * n_kv) * head_dim;
+    struct attention_shared<T, D> *shared = (struct attention_shared<T, D> *)shared_memory();
+    const int n_kv = a.pool.n_kv_heads, group = a.n_heads / n_kv;
+    const auto set_unit = [&](int i, const struct page_unit *unit, int kv_head) {
+        set_page_tile(&shared->unit[i].tile, unit, &a.rows, &a.pool, a.layer, kv_head, group);
+    };
     grid_wait();
-    struct page_unit unit = plan->units[blockIdx.x / n_kv]; /* beside n_units, if there is one */
+    const struct page_unit first = plan->units[blockIdx.x / n_kv]; /* read beside n_units */
     const int n_work = plan->n_units * n_kv;
-    for (int work = blockIdx.x; work < n_work; work += gridDim.x) {
-        if (work != (int)blockIdx.x) unit = plan->units[work / n_kv];
-        const int kv_head = work % n_kv;
-        set_page_tile(queries, &unit, &a.rows, &a.pool, a.layer, kv_head, group);
-        __syncthreads();
-        const struct page_keys<T> keys = {
-            queries, &a.pool, head_dim
+    if ((int)blockIdx.x >= n_work) return;
+    set_unit(0, &first, blockIdx.x % n_kv);
+    __syncthreads();
+    const struct unit_behind<T, D> begin = {
+        &shared->unit[0], &a
+    };
+    begin.begin_keys(shared->ring.k[0]);
+    copy_commit();
+    begin.begin_values(shared->ring.v[0]);
+    copy_commit();
+    int half = 0, i = 0;
+    for (int work = blockIdx.x; work < n_work; work += gridDim.x, i ^= 1) {
+        const int next = work + (int)gridDim.x;
+        if (next < n_work) set_unit(i ^ 1, &plan->units[next / n_kv], next % n_kv);
+        const struct unit_behind<T, D> behind = {
+            next < n_work ? &shared->unit[i ^ 1] : NULL, &a
         };
         struct attend_state<D> state;
-        load_queries<T, D>(shared->q, queries, (const T *)a.qkv, width, kv_head, head_dim);
-        const int first = queries->unit.first_page;
-        attend_tiles<T, D>(&state, shared, keys, first, first + queries->unit.n_pages, head_dim);
-        const int row0 = queries->unit.row0, partial = queries->unit.partial;
-        for (int row = 0; row < 2; row++) {
-            const int query = attend_row(row), i = query / group;
-            const int head = kv_head * group + query % group;
-            if (i >= queries->unit.n_rows) continue;
-            if (partial < 0)
-                attend_write<T, D>(&state, row,
-                                   (T *)a.out + ((size_t)(row0 + i) * a.n_heads + head) * head_dim,
-                                   head_dim);
-            else
-                write_partial<D>(&state, row, partial_o<D>(partials, partial + i, head, a.n_heads),
-                                 partial_sum<D>(partials, partial + i, head, a.n_heads));
-        }
-        __syncthreads(); /* before the next unit comes into shared memory */
+        attend_tiles<T, D, ATTEND_ROWS>(&state, shared->unit[i].q, &shared->ring, &half,
+                                        run_of(&shared->unit[i], &a), behind);
+        write_unit<T, D>(&state, &shared->unit[i].tile, &a, partials);
+        __syncthreads(); /* nobody reads the unit any more */
     }
+    copy_wait<0>();
 }
 
 /* A lane holds four columns, and the sum of one unit until it is that unit's turn. */
@@ -279,9 +339,8 @@ static void launch_attention(struct stream *s, const struct attention_args *a)
 {
     const struct cuda_stream *stream = cuda_stream_of(s);
     const struct attention_plan *plan = (const struct attention_plan *)stream->plan;
-    const size_t shared_bytes = sizeof(struct attend_shared<T, D>) + sizeof(struct page_tile);
-    launch(s, attention_kernel<T, D>, 2 * stream->dev->n_sms, ATTEND_THREADS, shared_bytes, *a,
-           plan, stream->partials);
+    launch(s, attention_kernel<T, D>, 2 * stream->dev->n_sms, ATTEND_THREADS,
+           sizeof(struct attention_shared<T, D>), *a, plan, stream->partials);
     launch(s, merge_kernel<T, D>, ceil_div(a->rows.max * a->n_heads, MERGE_THREADS / 32),
            MERGE_THREADS, 0, *a, plan, stream->partials);
 }

@@ -188,9 +188,12 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, DRAFT_BLOCKS)
             const T *q = (const T *)a.qkv + row0 * width + (size_t)head * head_dim;
             T *out = (T *)a.out + row0 * out_width + (size_t)head * head_dim;
             const struct draft_keys<T> keys(&run, &a, head, row0, n_tile);
+            const struct attend_run<T, D, struct draft_keys<T>> tiles = {
+                keys, 0, keys.n_pages, head_dim
+            };
             struct attend_state<D> state;
             attend_load<T, D, DRAFT_ROWS>(shared->q, q, width, bits_between(0, n_tile), head_dim);
-            attend_tiles<T, D, DRAFT_ROWS>(&state, shared, keys, 0, keys.n_pages, head_dim);
+            attend_alone(&state, shared, tiles);
             attend_merge<T, D>(&state, shared, out, out_width, n_tile, head_dim);
             __syncthreads(); /* before the next tile comes into shared memory */
         }

@@ -68,7 +68,7 @@ struct page_tile {
     const int32_t *table;   /* of the sequence */
     size_t head;            /* elements from a page to the kv head */
     struct page_unit unit;
-    int group;
+    int kv_head, group;
 };
 
 /* All threads; a barrier follows. */
@@ -90,6 +90,7 @@ __device__ __forceinline__ void set_page_tile(struct page_tile *tile, const stru
     tile->table = table;
     tile->head = page_offset(pool, layer, 0, kv_head);
     tile->unit = *unit;
+    tile->kv_head = kv_head;
     tile->group = group;
     DEVICE_REQUIRE(unit->first_page + unit->n_pages <= pool->max_pages);
 }
@@ -148,12 +149,12 @@ template <class T> struct page_keys {
 /* Begins to copy a tile's queries. */
 template <class T, int D>
 __device__ __forceinline__ void load_queries(T *q, const struct page_tile *tile, const T *qkv,
-                                             size_t width, int kv_head, int head_dim)
+                                             size_t width, int head_dim)
 {
     for (int i = threadIdx.x; i < ATTEND_ROWS * (D / 8); i += ATTEND_THREADS) {
         const int query = i / (D / 8), c = i % (D / 8), r = query / tile->group;
         const bool is_read = r < tile->unit.n_rows && c * 8 < head_dim;
-        const int head = kv_head * tile->group + query % tile->group;
+        const int head = tile->kv_head * tile->group + query % tile->group;
         const T *from = qkv + (tile->unit.row0 + r) * width + (size_t)head * head_dim + c * 8;
         copy_async(attend_chunk<T, D>(q, query, c), is_read ? from : qkv, is_read ? 16 : 0);
     }

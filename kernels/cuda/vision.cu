@@ -83,8 +83,11 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
     struct attend_state<D> state;
     attend_load<T, D>(shared->q, qkv + (size_t)row0 * keys.stride, keys.stride,
                       bits_between(0, n_tile), a.head_dim);
-    attend_tiles<T, D>(&state, shared, keys, 0, (keys.n + ATTEND_KEYS - 1) / ATTEND_KEYS,
-                       a.head_dim);
+    const int n_tiles = (keys.n + ATTEND_KEYS - 1) / ATTEND_KEYS;
+    const struct attend_run<T, D, struct segment_keys<T>> run = {
+        keys, 0, n_tiles, a.head_dim
+    };
+    attend_alone(&state, shared, run);
     for (int row = 0; row < 2; row++)
         if (attend_row(row) < n_tile)
             attend_write<T, D>(&state, row, (T *)a.out + (row0 + attend_row(row)) * width + head,
