@@ -95,7 +95,7 @@ OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention
               tree_test vision_attention_test
 CUDA_TYPES := bf16 f16
 EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
-              $(OP_TESTS) emulator_test table_test tree_golden_test vision_test))
+              $(OP_TESTS) wrappers_test emulator_test table_test tree_golden_test vision_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -177,18 +177,22 @@ cuda-check: $(CUDA_OBJ)
 	@python3 scripts/cuda_ceilings.py $(CUDA_OBJ:.o=.log)
 endif
 
-GPU_TESTS  := $(foreach t,$(CUDA_TYPES),$(OP_TESTS:%=$(BUILD)/gpu/test/%-$(t)))
+GPU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/gpu/test/%-$(t),\
+              $(OP_TESTS) wrappers_test))
 GPU_SHARED := $(call obj,test/test.c test/opbed.c test/pages.c runtime/mem.c) $(BUILD)/gpu/device.o
 
 $(BUILD)/gpu/device.o: kernels/device.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DWITH_CUDA -DWITHOUT_CPU -c -o $@ $<
 
+GPU_LINK = @mkdir -p $(@D); $(CXX) -fopenmp $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
 define gpu_test
 $(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/emu/kernels-$(1).o $(GPU_SHARED) \
 		$(CUDA_OBJ)
-	@mkdir -p $$(@D)
-	$(CXX) -fopenmp $(LDFLAGS) -o $$@ $$^ $$(CUDA_LIBS) $(LDLIBS)
+	$$(GPU_LINK)
+$(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/emu/%.o $(BUILD)/emu/kernels-$(1).o $(GPU_SHARED) \
+		$(BUILD)/cuda/test/emu/wrappers.o $(CUDA_OBJ)
+	$$(GPU_LINK)
 endef
 $(foreach t,$(CUDA_TYPES),$(eval $(call gpu_test,$(t))))
 
@@ -196,11 +200,10 @@ $(foreach t,$(CUDA_TYPES),$(eval $(call gpu_test,$(t))))
 GPU_BENCH := $(call obj,$(addprefix bench/gpu/,bench.c weights.c) $(addprefix runtime/,mem.c \
              engine/round.c draft/vispec_propose.c model/lm_pass.c)) $(BUILD)/gpu/device.o \
              $(BUILD)/cuda/bench/gpu/prescribe.o $(CUDA_OBJ)
-GPU_BENCH_LINK = @mkdir -p $(@D); $(CXX) -fopenmp $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS)
 $(BUILD)/gpu/bench/limits: $(BUILD)/cuda/bench/gpu/limits.o $(GPU_BENCH)
-	$(GPU_BENCH_LINK)
+	$(GPU_LINK)
 $(BUILD)/gpu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(GPU_BENCH)
-	$(GPU_BENCH_LINK)
+	$(GPU_LINK)
 
 gpu-tests: $(GPU_TESTS) $(addprefix $(BUILD)/gpu/bench/,limits ops pass round)
 

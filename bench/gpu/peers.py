@@ -14,15 +14,11 @@ import sys
 import torch
 import torch.nn.functional as F
 
+from shapes import SHAPES
+
 SAMPLES = 15
 ROTATED_BYTES = 400 << 20
 SAMPLE_US = 2000
-HEADS = {  # n_heads, n_kv_heads, head_dim
-    "llava-7b": (32, 32, 128),
-    "llava-13b": (40, 40, 128),
-    "qwen-3b": (16, 2, 128),
-    "qwen-7b": (28, 4, 128),
-}
 
 
 def time_us(call, n):
@@ -65,7 +61,8 @@ def gemm(row):
 
 
 def attention(row):
-    n_heads, n_kv, d = HEADS[row["model"]]
+    shape = SHAPES[row["model"]]
+    n_heads, n_kv, d = shape.n_heads, shape.n_kv_heads, shape.head_dim
     n_seqs, ctx, nodes = int(row["part"].split()[0]), int(row["a"]), int(row["b"])
     keys = ctx + nodes
     n_copies = ROTATED_BYTES // (4 * n_seqs * n_kv * keys * d) + 1

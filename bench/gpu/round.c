@@ -6,8 +6,9 @@
  * One CSV row a case: sequences, context, nodes of a tree (1: plain), percent of the tree's nodes
  * with children whose pick is the first child; microseconds from one round's end to the next's
  * (median, tenth and ninetieth percentile), of them on the device for draft, verify and rest
- * (medians; what is missing to the whole is the device waiting for the host); tokens of a round and
- * a sequence; tokens/s of all; and these over plain decoding's.
+ * (medians; what is missing to the whole is the device waiting for the host); of these in select,
+ * accept and compact, with the two clocks around them; bytes of weights that drafting reads at
+ * least; tokens of a round and a sequence; tokens/s of all; and these over plain decoding's.
  *
  * Prompts are random tokens and go through the rounds' own chunks; contexts then grow by what is
  * accepted.  ops->pick runs, and the kernel that replaces its picks (prescribe.cu) is counted in
@@ -16,6 +17,8 @@
 #include "bench/gpu/prescribe.h"
 #include "bench/gpu/weights.h"
 #include "kernels/device_type.h"
+
+#include <assert.h>
 
 enum {
     MAX_SEQS = 16,
@@ -30,12 +33,19 @@ enum {
     N_PAGES = (N_SLOTS + PAGE_LEN - 1) / PAGE_LEN, /* of a sequence */
 };
 
-/* The device's type and operations, but for pick; streams opened on it lead back here. */
+/* Clocks of a round beside its own. */
+enum { BEFORE_SELECT, BEHIND_SELECT, BEFORE_ACCEPT, BEHIND_COMPACT };
+static_assert((int)BEHIND_COMPACT < (int)N_STAMPS, "they go to arrays like a round's own");
+
+/* The device's type and operations, but for pick, and with clocks around select, accept and
+ * compact; streams opened on it lead back here. */
 struct prescribed {
     struct device_type type; /* first: a stream's type is a struct prescribed */
     struct ops ops;
     const struct ops *own;
-    float *rate; /* [1] in device memory */
+    float *rate;                 /* [1] in device memory */
+    struct round_output *clocks; /* [ROUND_RING] shared; stamps alone */
+    struct round_state state;    /* of the round that is recorded, but its outputs are clocks */
 };
 
 struct bed {
@@ -53,7 +63,8 @@ struct load {
 
 /* Microseconds of each round, and what all of them took and gave. */
 struct samples {
-    double whole[MAX_ROUNDS], draft[MAX_ROUNDS], verify[MAX_ROUNDS], rest[MAX_ROUNDS];
+    double whole[MAX_ROUNDS], draft[MAX_ROUNDS], verify[MAX_ROUNDS], rest[MAX_ROUNDS],
+        bookkeeping[MAX_ROUNDS];
     double total_us, n_tokens;
 };
 
@@ -64,11 +75,45 @@ static void pick_prescribed(struct stream *s, const struct pick_args *a)
     bench_prescribe(s, a, p->rate);
 }
 
+static void stamp(struct prescribed *p, struct stream *s, int index)
+{
+    const struct stamp_args args = {p->state, index, index == BEHIND_COMPACT};
+    p->own->stamp(s, &args);
+}
+
+static void select_stamped(struct stream *s, const struct select_args *a)
+{
+    struct prescribed *p = (struct prescribed *)s->type;
+    p->state = a->state;
+    p->state.outputs = p->clocks;
+    stamp(p, s, BEFORE_SELECT);
+    p->own->select(s, a);
+    stamp(p, s, BEHIND_SELECT);
+}
+
+static void accept_stamped(struct stream *s, const struct accept_args *a)
+{
+    struct prescribed *p = (struct prescribed *)s->type;
+    stamp(p, s, BEFORE_ACCEPT);
+    p->own->accept(s, a);
+}
+
+static void compact_stamped(struct stream *s, const struct compact_args *a)
+{
+    struct prescribed *p = (struct prescribed *)s->type;
+    p->own->compact(s, a);
+    stamp(p, s, BEHIND_COMPACT);
+}
+
 static void prescribe_device(struct prescribed *p, struct device *dev)
 {
     *p = (struct prescribed){.type = *dev->type, .ops = *dev->type->ops, .own = dev->type->ops};
     p->rate = device_alloc(dev, sizeof(*p->rate), "share of accepted nodes");
+    p->clocks = device_alloc_shared(dev, ROUND_RING * sizeof(*p->clocks), "clocks");
     p->ops.pick = pick_prescribed;
+    p->ops.select = select_stamped;
+    p->ops.accept = accept_stamped;
+    p->ops.compact = compact_stamped;
     p->type.ops = &p->ops;
     dev->type = &p->type;
 }
@@ -164,13 +209,23 @@ static void free_seats(struct bed *bed, int n_seqs)
     run_round(bed, 0);
 }
 
-static void take_sample(struct samples *to, int i, const struct round_output *out, int n_seqs,
-                        double us)
+static double us_between(const struct round_output *out, int from, int to)
 {
+    return 1e-3 * (double)(out->stamps[to] - out->stamps[from]);
+}
+
+/* Of the round that has just finished. */
+static void take_sample(const struct bed *bed, struct samples *to, int i,
+                        const struct round_output *out, int n_seqs, double us)
+{
+    const struct round_output *clocks =
+        &bed->prescribed.clocks[(round_n_finished(bed->round) - 1) % ROUND_RING];
     to->whole[i] = us;
-    to->draft[i] = 1e-3 * (double)(out->stamps[1] - out->stamps[0]);
-    to->verify[i] = 1e-3 * (double)(out->stamps[2] - out->stamps[1]);
-    to->rest[i] = 1e-3 * (double)(out->stamps[3] - out->stamps[2]);
+    to->draft[i] = us_between(out, 0, 1);
+    to->verify[i] = us_between(out, 1, 2);
+    to->rest[i] = us_between(out, 2, 3);
+    to->bookkeeping[i] = us_between(clocks, BEFORE_SELECT, BEHIND_SELECT) +
+                         us_between(clocks, BEFORE_ACCEPT, BEHIND_COMPACT);
     to->total_us += us;
     for (int seat = 0; seat < n_seqs; seat++) to->n_tokens += out->seats[seat].n_tokens;
 }
@@ -189,7 +244,7 @@ static void run_rounds(struct bed *bed, const struct load *load, int n_nodes, st
         }
         const struct round_output *out = round_finish(bed->round);
         const double us = bench_now_us();
-        if (i >= 0) take_sample(to, i, out, load->n_seqs, us - last_us);
+        if (i >= 0) take_sample(bed, to, i, out, load->n_seqs, us - last_us);
         last_us = us;
     }
 }
@@ -206,10 +261,13 @@ static double bench_rounds(struct bed *bed, const struct load *load, int n_nodes
     const int n = load->n_rounds;
     const struct bench_spread whole = bench_spread(s.whole, n);
     const double tokens_a_s = 1e6 * s.n_tokens / s.total_us;
-    printf("round,%s,%d sequences,%d,%d,%.0f,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f,%.2f,%.1f,%.2f\n",
+    printf("round,%s,%d sequences,%d,%d,%.0f,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f,%.0f,%.2f,%.1f,"
+           "%.2f\n",
            bed->shape->name, load->n_seqs, CTX, n_nodes, 100 * (double)rate, whole.median,
            whole.p10, whole.p90, bench_spread(s.draft, n).median, bench_spread(s.verify, n).median,
-           bench_spread(s.rest, n).median, s.n_tokens / (n * load->n_seqs), tokens_a_s,
+           bench_spread(s.rest, n).median, bench_spread(s.bookkeeping, n).median,
+           n_nodes > 1 ? (DEPTH + 1) * bench_draft_bytes(bed->shape) : 0,
+           s.n_tokens / (n * load->n_seqs), tokens_a_s,
            plain_rate > 0 ? tokens_a_s / plain_rate : 1);
     fflush(stdout);
     return tokens_a_s;
@@ -224,8 +282,8 @@ int main(int argc, char **argv)
     struct bed bed;
     bench_open(&bed.b, argc, argv);
     prescribe_device(&bed.prescribed, bed.b.dev);
-    printf("op,model,part,a,b,c,us,us_p10,us_p90,draft_us,verify_us,rest_us,tokens,tokens_a_s,"
-           "speculative_over_plain\n");
+    printf("op,model,part,a,b,c,us,us_p10,us_p90,draft_us,verify_us,rest_us,bookkeeping_us,"
+           "draft_bytes,tokens,tokens_a_s,speculative_over_plain\n");
     for (int i = 0; i < N_SHAPES; i++) {
         bed.shape = &bench_shapes[i];
         if (!bench_wants(&bed.b, bed.shape)) continue;
@@ -240,6 +298,7 @@ int main(int argc, char **argv)
         close_round(&bed);
     }
     device_free(bed.b.dev, bed.prescribed.rate);
+    device_free_shared(bed.b.dev, bed.prescribed.clocks);
     bench_close(&bed.b);
     return 0;
 }

@@ -90,3 +90,9 @@ void bench_free_draft(struct bench *b, struct vispec *v)
     free_layer(b, &v->layer);
     vispec_free_buffers(v);
 }
+
+double bench_draft_bytes(const struct shape *m)
+{
+    const double hidden = m->hidden, mixed = (double)m->n_heads * m->head_dim;
+    return 2 * hidden * (4 * mixed + 3.0 * m->intermediate + hidden + m->vocab);
+}

@@ -15,4 +15,8 @@ void bench_fill_draft(struct bench *b, struct vispec *v, const struct lm *target
                       const struct draft_limits *limits);
 void bench_free_draft(struct bench *b, struct vispec *v);
 
+/* Bytes of weights that a forward of such a draft reads at least: the layer, one matrix at its
+ * input, lm_head. */
+double bench_draft_bytes(const struct shape *m);
+
 #endif

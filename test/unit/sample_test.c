@@ -2,6 +2,7 @@
 
 #include "kernels/philox.h"
 #include "test/opbed.h"
+#include "test/runs.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -237,46 +238,97 @@ TEST(a_row_has_the_same_pick_alone_and_in_a_batch)
     opbed_close(&b.r);
 }
 
-/* Chi-square of the picks of 40,000 positions against softmax, for 12 tokens.  With 11 degrees of
- * freedom a right sampler exceeds 40 once in 30,000 seeds; the seed is fixed. */
-TEST(gumbel_picks_follow_the_softmax)
+/* ---- picks are drawn from the distribution that the filters leave -------------------------------
+ */
+
+enum { DRAW_VOCAB = 12, DRAW_ROWS = 250 };
+
+static float draw_logit(int id)
 {
-    enum { VOCAB = 12, N_BATCH = 500 };
-    struct opbed r;
-    opbed_open(&r, &(struct opbed_shape){.max_seqs = N_BATCH,
-                                         .vocab = VOCAB,
-                                         .width = 1,
-                                         .max_rows = N_BATCH,
-                                         .k = 1,
-                                         .depth = 1});
-    const int n_draws = r.k.ops->act == DTYPE_F32 ? 40000 : 4000; /* an emulated device is slow */
-    float *logits = opbed_array(&r, N_BATCH * VOCAB * sizeof(float));
-    int32_t *has_scores = kernels_host(&r.k, N_BATCH * sizeof(int32_t));
-    int32_t *pick = opbed_array(&r, N_BATCH * sizeof(int32_t));
-    struct sampling s = opbed_greedy();
-    s.temperature = 1;
-    s.seed = 20261124;
-    *r.out.n = N_BATCH;
-    for (int row = 0; row < N_BATCH; row++) {
-        opbed_seat(&r, row, 0, 0, &s);
-        r.out.seat[row] = row;
-        r.out.node[row] = r.tree.depth[row * MAX_NODES] = 0;
-        for (int id = 0; id < VOCAB; id++) logits[row * VOCAB + id] = 0.37f * (float)(id % 7) - 1;
-    }
-    int n_picked[VOCAB] = {0};
-    for (int first = 0; first < n_draws; first += N_BATCH) {
-        for (int row = 0; row < N_BATCH; row++) r.tree.old_len[row] = first + row;
-        r.k.ops->pick(r.k.stream,
-                      &(struct pick_args){r.state, r.out, r.tree, logits, NULL, has_scores, pick});
-        opbed_wait(&r);
-        for (int row = 0; row < N_BATCH; row++) n_picked[pick[row]]++;
-    }
+    return 0.37f * (float)(id % 7) - 1;
+}
+
+/* The chi-square that a right sampler exceeds once in 10,000 seeds (3.719 standard deviations of a
+ * normal number, by Wilson and Hilferty); the seeds are fixed. */
+static double chi_square_limit(int n_freedoms)
+{
+    const double variance = 2.0 / (9 * n_freedoms);
+    return n_freedoms * pow(1 - variance + 3.719 * sqrt(variance), 3);
+}
+
+/* How often each token was picked, against its probability; a token without one is never picked. */
+static void check_draws(const int *n_picked, int n_draws, const struct sampling *s)
+{
+    const struct naive_context c = {.sampling = s};
+    float logits[DRAW_VOCAB], scores[DRAW_VOCAB];
     double total = 0, chi_square = 0;
-    for (int id = 0; id < VOCAB; id++) total += exp((double)logits[id]);
-    for (int id = 0; id < VOCAB; id++) {
-        double want = n_draws * exp((double)logits[id]) / total;
-        chi_square += (n_picked[id] - want) * (n_picked[id] - want) / want;
+    int n_kept = 0;
+    for (int id = 0; id < DRAW_VOCAB; id++) logits[id] = draw_logit(id);
+    naive_filter(&c, logits, DRAW_VOCAB, scores);
+    for (int id = 0; id < DRAW_VOCAB; id++) {
+        total += exp((double)scores[id]);
+        n_kept += scores[id] > -INFINITY;
     }
-    CHECK(chi_square < 40);
-    opbed_close(&r);
+    for (int id = 0; id < DRAW_VOCAB; id++) {
+        const double want = n_draws * exp((double)scores[id]) / total;
+        if (want == 0)
+            CHECK_INT(n_picked[id], ==, 0);
+        else
+            chi_square += (n_picked[id] - want) * (n_picked[id] - want) / want;
+    }
+    CHECK_INT(n_kept, >, 1);
+    if (chi_square >= chi_square_limit(n_kept - 1))
+        test_fail(__FILE__, __LINE__, "temperature %g, top-k %d, top-p %g: chi-square %.1f of %d",
+                  (double)s->temperature, s->top_k, (double)s->top_p, chi_square, n_kept - 1);
+}
+
+/* Draws at every position once, from the same logits. */
+static void draw(const struct sampling *s, int n_draws, int *n_picked)
+{
+    static struct bench b;
+    struct opbed *r = &b.r;
+    opbed_open(r, &(struct opbed_shape){.max_seqs = DRAW_ROWS,
+                                        .vocab = DRAW_VOCAB,
+                                        .width = 1,
+                                        .max_rows = DRAW_ROWS,
+                                        .k = 1,
+                                        .depth = 1});
+    b.logits = opbed_array(r, DRAW_ROWS * DRAW_VOCAB * sizeof(float));
+    b.scores = opbed_array(r, DRAW_ROWS * DRAW_VOCAB * sizeof(float));
+    b.has_scores = opbed_array(r, DRAW_ROWS * sizeof(int32_t));
+    b.pick = opbed_array(r, DRAW_ROWS * sizeof(int32_t));
+    *r->out.n = DRAW_ROWS;
+    for (int row = 0; row < DRAW_ROWS; row++) {
+        opbed_seat(r, row, 0, 0, s);
+        r->out.seat[row] = row;
+        r->out.node[row] = r->tree.depth[row * MAX_NODES] = 0;
+        r->tree.mask[row * MAX_NODES] = 1;
+        for (int id = 0; id < DRAW_VOCAB; id++) b.logits[row * DRAW_VOCAB + id] = draw_logit(id);
+    }
+    for (int first = 0; first < n_draws; first += DRAW_ROWS) {
+        for (int row = 0; row < DRAW_ROWS; row++) r->tree.old_len[row] = first + row;
+        run_filter_and_pick(&b);
+        for (int row = 0; row < DRAW_ROWS; row++) n_picked[b.pick[row]]++;
+    }
+    opbed_close(r);
+}
+
+TEST(picks_are_drawn_from_the_distribution_that_the_filters_leave)
+{
+    static const struct {
+        float temperature, top_p, min_p;
+        int top_k;
+    } cases[] = {{1, 1, 0, 0}, {0.7f, 1, 0, 5}, {1.5f, 0.8f, 0, 0}, {0.9f, 0.9f, 0.2f, 9}};
+    const int n_draws = test_n_runs() > 1 ? 250 : 20000; /* an emulated device is slow */
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct sampling s = opbed_greedy();
+        s.temperature = cases[i].temperature;
+        s.top_p = cases[i].top_p;
+        s.min_p = cases[i].min_p;
+        s.top_k = cases[i].top_k;
+        s.seed = 20261124 + i;
+        int n_picked[DRAW_VOCAB] = {0};
+        draw(&s, n_draws, n_picked);
+        check_draws(n_picked, n_draws, &s);
+    }
 }
