@@ -243,25 +243,17 @@ struct apply_args {
     struct kv_pool target, draft;
 };
 
-/* The draft's inputs of the rows in `in` (methods.md 1.3):
- *   a[r] = [ h ; g ]  (2 width)      the input of img_fc; not written if has_img_fc is false
- *   b[r] = [ embedding ; . ]         the left half of fc's input; if has_img_fc is false the right
- * half becomes h h is hidden[h_row], or carried_h[~h_row].  DIRECT rows get zeros in a and b. */
+/* What the draft's layer is made of, for the rows in `in` (runtime/draft/vispec_impl.h):
+ *   x[r] = table[id] + pool[g_row]      the terms of embedding and g; for id < 0 pool[~id] stands
+ *                                       for table[id]
+ *   h[r] = hidden[h_row], or carried_h[~h_row]
+ * DIRECT rows: x is the vector pool[~id] itself, h is zero. */
 struct draft_input_args {
     struct round_state state;
     struct draft_rows in;
-    const void *hidden;     /* act [.][width] */
-    const void *embeddings; /* [vocab][width] */
-    enum dtype embeddings_type;
-    void *a, *b; /* act [n][2 width] */
-    bool has_img_fc;
-};
-
-/* After fc: x[r] = the vector itself where kind is DIRECT; the other rows stay. */
-struct draft_direct_args {
-    struct round_state state;
-    struct draft_rows in;
-    void *x; /* act [n][width] */
+    const void *hidden; /* act [.][width] */
+    const void *table;  /* act [vocab][width] */
+    void *x, *h;        /* act [n][width]; neither overlaps hidden */
 };
 
 /* For each prompt chunk of the *previous* round: carried_h = hidden of its last row; if it was the
@@ -424,7 +416,6 @@ struct ops {
     void (*gather_rows)(struct stream *, const struct gather_rows_args *);
     void (*apply)(struct stream *, const struct apply_args *);
     void (*draft_input)(struct stream *, const struct draft_input_args *);
-    void (*draft_direct)(struct stream *, const struct draft_direct_args *);
     void (*carry)(struct stream *, const struct carry_args *);
     void (*topk)(struct stream *, const struct topk_args *);
     void (*expand)(struct stream *, const struct expand_args *);

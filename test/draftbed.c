@@ -9,9 +9,8 @@ enum {
     MAX_SEQS = DRAFTBED_MAX_ROWS, /* every row of a prompt can be a head */
     /* Rows of the vector pool; those before are the seats' g. */
     ZERO_ROW = MAX_SEQS,
-    COMPRESSED_ROW,
-    G_ROW,
-    FEATURE_ROW,
+    VECTOR_ROW, /* what the draft makes of a picture */
+    FEATURE_ROW = VECTOR_ROW + 128 + 2,
     N_VECTORS = FEATURE_ROW + 128,
 };
 
@@ -163,9 +162,10 @@ void draftbed_row(struct draftbed_rows *e, int slot, int id, enum draft_row kind
     e->g_row[i] = g_row;
 }
 
-void draftbed_prompt(const struct draftbed_case *c, enum image_rows image_rows,
+void draftbed_prompt(const struct draftbed *f, const struct draftbed_case *c,
                      struct draftbed_rows *e)
 {
+    enum image_rows image_rows = f->draft->image_rows;
     int g_row = ZERO_ROW, n_features = 0;
     e->n = 0;
     if (c->is_image[0]) n_features++;
@@ -176,11 +176,11 @@ void draftbed_prompt(const struct draftbed_case *c, enum image_rows image_rows,
         if (!is_image)
             draftbed_row(e, slot, id, DRAFT_ROW_FUSED, slot - 1, g_row);
         else if (image_rows == IMAGE_ROWS_ALL)
-            draftbed_row(e, slot, ~(FEATURE_ROW + n_features++), DRAFT_ROW_FUSED, slot - 1,
+            draftbed_row(e, slot, ~(VECTOR_ROW + n_features++), DRAFT_ROW_FUSED, slot - 1,
                          ZERO_ROW);
         else if (is_last)
-            draftbed_row(e, slot, ~COMPRESSED_ROW, DRAFT_ROW_DIRECT, slot - 1, g_row);
-        if (is_last && image_rows == IMAGE_ROWS_ADAPTOR) g_row = G_ROW;
+            draftbed_row(e, slot, ~VECTOR_ROW, DRAFT_ROW_DIRECT, slot - 1, g_row);
+        if (is_last && image_rows == IMAGE_ROWS_ADAPTOR) g_row = VECTOR_ROW + 1;
     }
 }
 
@@ -216,22 +216,19 @@ void draftbed_propose(struct draftbed *f, const struct draftbed_rows *e, const f
 void draftbed_encode(struct draftbed *f, const struct draftbed_case *c)
 {
     struct kernels *k = &f->k;
-    size_t width = (size_t)f->draft->cfg.hidden, n = 0;
-    float *g = f->pool + (size_t)G_ROW * width;
+    size_t width = (size_t)f->draft->cfg.hidden, row = width * sizeof(float), n = 0;
+    float *vectors = f->pool + (size_t)VECTOR_ROW * width, *g = kernels_host(k, row);
     if (golden_has(c->tensors, "vision_features")) {
         const float *features = golden_f32(c->tensors, "vision_features", &n);
         float *on_device = f->pool + (size_t)FEATURE_ROW * width;
+        int n_features = (int)(n / width);
+        int n_vectors = draft_n_image_vectors(f->draft, n_features);
         kernels_write(k, on_device, features, n * sizeof(float));
-        if (f->draft->kind->encode_image)
-            f->draft->kind->encode_image(f->draft, k->stream, on_device, (int)(n / width),
-                                         f->pool + (size_t)COMPRESSED_ROW * width);
-        stream_copy_out(k->stream, f->encoded, f->pool + (size_t)COMPRESSED_ROW * width,
-                        2 * width * sizeof(float));
-    } else {
-        stream_fill(k->stream, g, 0, width * sizeof(float));
+        f->draft->kind->encode_image(f->draft, k->stream, on_device, n_features, vectors);
+        stream_copy_out(k->stream, f->encoded, vectors, 2 * row);
+        if (f->draft->n_image_outputs > 0)
+            stream_copy_out(k->stream, g, vectors + (size_t)(n_vectors - 1) * width, row);
     }
-    float *last_g = kernels_host(k, width * sizeof(float));
-    stream_copy_out(k->stream, last_g, g, width * sizeof(float));
-    stream_copy_in(k->stream, f->pool, last_g, width * sizeof(float)); /* the seat's */
+    stream_copy_in(k->stream, f->pool, g, row); /* the seat's */
     stream_wait(k->stream);
 }

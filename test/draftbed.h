@@ -32,7 +32,7 @@ struct draftbed {
     struct seat *seats;
     float *pool;    /* the vector pool: see draftbed.c for its rows */
     float *hidden;  /* [DRAFTBED_MAX_ROWS][hidden] */
-    float *encoded; /* host copy of what the adaptor made: compressed token, g */
+    float *encoded; /* host copy of what encode_image made first: compressed token, term of g */
 };
 
 struct lm_config draftbed_llava_config(void);
@@ -77,13 +77,13 @@ struct draftbed_rows {
 void draftbed_row(struct draftbed_rows *e, int slot, int id, enum draft_row kind, int h_row,
                   int g_row);
 /* A whole prompt with the first picked token behind it. */
-void draftbed_prompt(const struct draftbed_case *c, enum image_rows image_rows,
+void draftbed_prompt(const struct draftbed *f, const struct draftbed_case *c,
                      struct draftbed_rows *e);
 /* Proposes; the trees start at the last row, or at every row of the extend. */
 void draftbed_propose(struct draftbed *f, const struct draftbed_rows *e, const float *hidden,
                       size_t n_hidden, int len, bool all_are_heads);
-/* Puts the picture's features, and what the adaptor makes of them, into the vector pool; without a
- * picture g is zero. */
+/* Puts the picture's features, and what the draft makes of them, into the vector pool; without a
+ * picture or an adaptor g is zero. */
 void draftbed_encode(struct draftbed *f, const struct draftbed_case *c);
 
 #endif

@@ -70,14 +70,12 @@ void bench_fill_draft(struct bench *b, struct vispec *v, const struct lm *target
                          .ops = b->ops,
                          .target = target,
                          .limits = *limits,
-                         .embeddings = target->embeddings,
-                         .embeddings_type = target->embeddings_type,
+                         .table = target->embeddings,
                          .rope = target->rope};
     struct lm_config *cfg = &v->draft.cfg;
     cfg->n_layers = 1;
     cfg->n_kv_heads = cfg->n_heads;
-    v->fc = matrix(b, cfg->hidden, 2 * cfg->hidden, 1);
-    v->img_fc = matrix(b, cfg->hidden, 2 * cfg->hidden, 2);
+    v->h_weights = matrix(b, cfg->hidden, cfg->hidden, 1);
     v->layer = layer_of(b, cfg, 3);
     v->layer.post_norm = target->final_norm;
     vispec_take_buffers(v);
@@ -85,8 +83,7 @@ void bench_fill_draft(struct bench *b, struct vispec *v, const struct lm *target
 
 void bench_free_draft(struct bench *b, struct vispec *v)
 {
-    b->ops->packed_free(b->dev, v->fc);
-    b->ops->packed_free(b->dev, v->img_fc);
+    b->ops->packed_free(b->dev, v->h_weights);
     free_layer(b, &v->layer);
     vispec_free_buffers(v);
 }

@@ -28,7 +28,6 @@ void cpu_to_float(struct stream *s, const struct to_float_args *args);
 void cpu_gather_rows(struct stream *s, const struct gather_rows_args *args);
 void cpu_apply(struct stream *s, const struct apply_args *args);
 void cpu_draft_input(struct stream *s, const struct draft_input_args *args);
-void cpu_draft_direct(struct stream *s, const struct draft_direct_args *args);
 void cpu_carry(struct stream *s, const struct carry_args *args);
 void cpu_topk(struct stream *s, const struct topk_args *args);
 void cpu_expand(struct stream *s, const struct expand_args *args);

@@ -1,4 +1,4 @@
-/* draft_input, draft_direct, carry: what goes into the draft's rows, and what a prompt's chunk
+/* draft_input, carry: what goes into the draft's rows, and what a prompt's chunk
  * leaves behind for the next one (ops.h). */
 #include <string.h>
 
@@ -9,29 +9,27 @@
 static void draft_input_row(const struct draft_input_args *a, int r)
 {
     const struct draft_rows *in = &a->in;
-    size_t width = (size_t)a->state.width, bytes = width * sizeof(float);
-    float *img_fc_in = a->has_img_fc ? (float *)a->a + 2 * width * (size_t)r : NULL;
-    float *fc_in = (float *)a->b + 2 * width * (size_t)r;
+    const struct round_state *st = &a->state;
+    size_t width = (size_t)st->width, bytes = width * sizeof(float);
+    int32_t id = in->rows.id[r], h_row = in->h_row[r], g_row = in->g_row[r];
+    float *x = (float *)a->x + width * (size_t)r, *h = (float *)a->h + width * (size_t)r;
+    REQUIRE(id < st->vocab);
+    memcpy(x,
+           id < 0 ? st->pool + width * (size_t)~id : (const float *)a->table + width * (size_t)id,
+           bytes);
     if (in->kind[r] == DRAFT_ROW_DIRECT) {
-        if (img_fc_in) memset(img_fc_in, 0, 2 * bytes);
-        memset(fc_in, 0, 2 * bytes);
+        REQUIRE(id < 0);
+        memset(h, 0, bytes);
         return;
     }
 
-    int32_t id = in->rows.id[r], h_row = in->h_row[r];
-    const float *h = h_row >= 0 ? (const float *)a->hidden + width * (size_t)h_row
-                                : (const float *)a->state.carried_h + width * (size_t)~h_row;
-    REQUIRE(id < a->state.vocab && h_row >= ~(a->state.max_seqs - 1));
-    if (id < 0)
-        memcpy(fc_in, a->state.pool + width * (size_t)~id, bytes);
-    else
-        widen(fc_in,
-              (const char *)a->embeddings + width * (size_t)id * dtype_size(a->embeddings_type),
-              a->embeddings_type, a->state.width);
-    memcpy(img_fc_in ? img_fc_in : fc_in + width, h, bytes);
-    if (!img_fc_in) return;
-    REQUIRE(in->g_row[r] >= 0);
-    memcpy(img_fc_in + width, a->state.pool + width * (size_t)in->g_row[r], bytes);
+    REQUIRE(h_row >= ~(st->max_seqs - 1) && g_row >= 0);
+    const float *g = st->pool + width * (size_t)g_row;
+    for (size_t i = 0; i < width; i++) x[i] += g[i];
+    memcpy(h,
+           h_row >= 0 ? (const float *)a->hidden + width * (size_t)h_row
+                      : (const float *)st->carried_h + width * (size_t)~h_row,
+           bytes);
 }
 
 static void draft_input_run(const struct draft_input_args *a)
@@ -41,19 +39,6 @@ static void draft_input_run(const struct draft_input_args *a)
     for (int r = 0; r < n; r++) draft_input_row(a, r);
 }
 CPU_OPERATION(draft_input, draft_input_args)
-
-static void draft_direct_run(const struct draft_direct_args *a)
-{
-    int n = cpu_n_rows(a->in.rows.n, a->in.rows.max);
-    size_t width = (size_t)a->state.width;
-    for (int r = 0; r < n; r++) {
-        if (a->in.kind[r] != DRAFT_ROW_DIRECT) continue;
-        REQUIRE(a->in.rows.id[r] < 0);
-        memcpy((float *)a->x + width * (size_t)r, a->state.pool + width * (size_t)~a->in.rows.id[r],
-               width * sizeof(float));
-    }
-}
-CPU_OPERATION(draft_direct, draft_direct_args)
 
 static void carry_run(const struct carry_args *a)
 {

@@ -24,7 +24,6 @@ const struct ops cpu_ops = {
     .gather_rows = cpu_gather_rows,
     .apply = cpu_apply,
     .draft_input = cpu_draft_input,
-    .draft_direct = cpu_draft_direct,
     .carry = cpu_carry,
     .topk = cpu_topk,
     .expand = cpu_expand,

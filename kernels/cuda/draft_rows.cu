@@ -1,4 +1,4 @@
-/* draft_input, draft_direct, carry: what goes into the draft's rows, and what a prompt's chunk
+/* draft_input, carry: what goes into the draft's rows, and what a prompt's chunk
  * leaves behind for the next one (ops.h).
  *
  *   grid  (max rows, width / 8 / ROW_THREADS), of carry max_seqs chunks
@@ -17,42 +17,25 @@ static __global__ void __launch_bounds__(ROW_THREADS)
     if (r >= n_rows(a.in.rows.n, a.in.rows.max) || n <= 0) return;
     const int32_t id = a.in.rows.id[r], h_row = a.in.h_row[r], g_row = a.in.g_row[r];
     const bool is_direct = a.in.kind[r] == DRAFT_ROW_DIRECT;
-    T *img_fc_in = (T *)a.a + (size_t)r * 2 * width + i;
-    T *fc_in = (T *)a.b + (size_t)r * 2 * width + i;
-    float embedding[8] = {}, g[8] = {};
+    const size_t to = (size_t)r * width + i;
+    float x[8], g[8];
     struct eight<T> h = {};
+    DEVICE_REQUIRE(id < (is_direct ? 0 : a.state.vocab));
+    if (id < 0)
+        widen(x, load_eight(a.state.pool + (size_t)~id * width + i, n));
+    else
+        widen(x, load_eight((const T *)a.table + (size_t)id * width + i, n));
     if (!is_direct) {
-        DEVICE_REQUIRE(id < a.state.vocab && h_row >= -a.state.max_seqs);
-        DEVICE_REQUIRE(!a.has_img_fc || g_row >= 0);
-        load_embedding(embedding, a.embeddings, a.embeddings_type, a.state.pool, id, width, i);
+        DEVICE_REQUIRE(h_row >= -a.state.max_seqs && g_row >= 0);
         const T *from = h_row >= 0 ? (const T *)a.hidden + (size_t)h_row * width
                                    : (const T *)a.state.carried_h + (size_t)~h_row * width;
         h = load_eight(from + i, n);
-        if (a.has_img_fc) widen(g, load_eight(a.state.pool + (size_t)g_row * width + i, n));
+        widen(g, load_eight(a.state.pool + (size_t)g_row * width + i, n));
+#pragma unroll
+        for (int j = 0; j < 8; j++) x[j] += g[j];
     }
-    store_eight(fc_in, narrow<T>(embedding), n);
-    if (!a.has_img_fc) {
-        store_eight(fc_in + width, h, n);
-        return;
-    }
-    store_eight(img_fc_in, h, n);
-    store_eight(img_fc_in + width, narrow<T>(g), n);
-    if (is_direct) store_eight(fc_in + width, h, n); /* else img_fc writes it */
-}
-
-template <class T>
-static __global__ void __launch_bounds__(ROW_THREADS)
-    draft_direct_kernel(const __grid_constant__ struct draft_direct_args a)
-{
-    grid_wait();
-    const int r = blockIdx.x, width = a.state.width, i = eight_of_thread(), n = width - i;
-    if (r >= n_rows(a.in.rows.n, a.in.rows.max) || n <= 0) return;
-    if (a.in.kind[r] != DRAFT_ROW_DIRECT) return;
-    const int32_t id = a.in.rows.id[r];
-    DEVICE_REQUIRE(id < 0);
-    float x[8];
-    widen(x, load_eight(a.state.pool + (size_t)~id * width + i, n));
-    store_eight((T *)a.x + (size_t)r * width + i, narrow<T>(x), n);
+    store_eight((T *)a.x + to, narrow<T>(x), n);
+    store_eight((T *)a.h + to, h, n);
 }
 
 /* The ring lies in host memory, where a read takes a microsecond: one thread reads, once. */
@@ -89,17 +72,10 @@ template <class T> void cuda_draft_input(struct stream *s, const struct draft_in
            *a);
 }
 
-template <class T> void cuda_draft_direct(struct stream *s, const struct draft_direct_args *a)
-{
-    launch(s, draft_direct_kernel<T>, grid_of_eights(a->in.rows.max, a->state.width), ROW_THREADS,
-           0, *a);
-}
-
 template <class T> void cuda_carry(struct stream *s, const struct carry_args *a)
 {
     launch(s, carry_kernel<T>, a->state.max_seqs, ROW_THREADS, sizeof(struct chunk), *a);
 }
 
 FOR_BOTH_TYPES(cuda_draft_input, draft_input_args)
-FOR_BOTH_TYPES(cuda_draft_direct, draft_direct_args)
 FOR_BOTH_TYPES(cuda_carry, carry_args)

@@ -36,7 +36,6 @@ template <class T> void cuda_to_float(struct stream *s, const struct to_float_ar
 template <class T> void cuda_gather_rows(struct stream *s, const struct gather_rows_args *a);
 void cuda_apply(struct stream *s, const struct apply_args *a);
 template <class T> void cuda_draft_input(struct stream *s, const struct draft_input_args *a);
-template <class T> void cuda_draft_direct(struct stream *s, const struct draft_direct_args *a);
 template <class T> void cuda_carry(struct stream *s, const struct carry_args *a);
 void cuda_topk(struct stream *s, const struct topk_args *a);
 void cuda_expand(struct stream *s, const struct expand_args *a);

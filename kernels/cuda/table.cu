@@ -27,7 +27,6 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .gather_rows = cuda_gather_rows<T>,
         .apply = cuda_apply,
         .draft_input = cuda_draft_input<T>,
-        .draft_direct = cuda_draft_direct<T>,
         .carry = cuda_carry<T>,
         .topk = cuda_topk,
         .expand = cuda_expand,

@@ -46,3 +46,8 @@ void draft_close(struct draft *d)
 {
     if (d) d->kind->close(d);
 }
+
+int draft_n_image_vectors(const struct draft *d, int n)
+{
+    return (d->image_rows == IMAGE_ROWS_ALL ? n : 0) + d->n_image_outputs;
+}

@@ -25,15 +25,16 @@ struct draft {
     const struct draft_kind *kind;
     struct lm_config cfg; /* the draft layer's shape; n_layers = 0: needs no draft pages */
     enum image_rows image_rows;
-    int n_image_outputs; /* vectors an image gets beside its features: num_q (adaptor), else 0 */
+    int n_image_outputs; /* vectors that the adaptor makes of an image: num_q; 0 without one */
 };
 
 struct draft_kind {
     const char *name; /* as --draft names it */
 
-    /* Queues: vectors[0 .. n_image_outputs) = what the draft keeps of an image's n features (float
-     * [n][hidden]); the last is g, the global vector, those before it the compressed tokens.  NULL
-     * where n_image_outputs is 0. */
+    /* Queues: vectors[0 .. draft_n_image_vectors) = what the draft keeps of an image's n features
+     * (float [n][hidden]), as its rows take it (kernels/ops.h, draft_input): each feature's term if
+     * image_rows is ALL; then the adaptor's n_image_outputs, the last of which is the term of g,
+     * the global vector, those before it the compressed tokens.  NULL where there are none. */
     void (*encode_image)(struct draft *d, struct stream *s, const float *features, int n,
                          float *vectors);
 
@@ -56,5 +57,8 @@ struct draft_limits {
 int draft_open(struct draft **out, struct device *dev, const char *dir, const struct lm *target,
                const struct draft_limits *limits, struct error *err);
 void draft_close(struct draft *d); /* accepts NULL */
+
+/* Vectors that an image of n features gets beside them. */
+int draft_n_image_vectors(const struct draft *d, int n);
 
 #endif

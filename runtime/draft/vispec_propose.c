@@ -21,8 +21,8 @@ void vispec_take_buffers(struct vispec *v)
     size_t row = (size_t)cfg->hidden * dtype_size(v->ops->act), n = (size_t)beam_rows;
     size_t ints = n * sizeof(int32_t);
     lm_scratch_init(&v->scratch, v->dev, cfg, max_rows);
-    v->a = device_alloc(v->dev, (size_t)max_rows * 2 * row, "draft's inputs");
-    v->b = device_alloc(v->dev, (size_t)max_rows * 2 * row, "draft's inputs");
+    v->beam_x = device_alloc(v->dev, n * row, "draft's outputs");
+    v->h = device_alloc(v->dev, (size_t)max_rows * row, "draft's inputs");
     v->heads = device_alloc(v->dev, (size_t)l->max_seqs * row, "draft's heads");
     v->logits = device_alloc(v->dev, n * (size_t)cfg->vocab * sizeof(float), "draft's logits");
     v->ids = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
@@ -45,22 +45,10 @@ void vispec_free_buffers(struct vispec *v)
 {
     struct draft_rows *beam = &v->beam;
     void *const memory[] = {
-        v->a,
-        v->b,
-        v->heads,
-        v->logits,
-        v->ids,
-        v->logprobs,
-        beam->rows.n,
-        beam->rows.seat,
-        beam->rows.id,
-        beam->rows.pos,
-        beam->rows.slot,
-        beam->rows.prefix,
-        beam->rows.mask,
-        beam->kind,
-        beam->h_row,
-        beam->g_row,
+        v->beam_x,       v->h,           v->heads,        v->logits,
+        v->ids,          v->logprobs,    beam->rows.n,    beam->rows.seat,
+        beam->rows.id,   beam->rows.pos, beam->rows.slot, beam->rows.prefix,
+        beam->rows.mask, beam->kind,     beam->h_row,     beam->g_row,
     };
     for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++) device_free(v->dev, memory[i]);
     lm_scratch_done(&v->scratch, v->dev);
@@ -68,45 +56,33 @@ void vispec_free_buffers(struct vispec *v)
 
 /* ---- proposing ------------------------------------------------------------------------------ */
 
+/* The rows' terms of embedding and g to x, their hidden states to v->h. */
 static void queue_input(const struct vispec *v, struct stream *s, const struct draft_round *r,
-                        const struct draft_rows *in, const void *hidden)
+                        const struct draft_rows *in, const void *hidden, void *x)
 {
-    const struct draft_input_args input = {.state = r->state,
-                                           .in = *in,
-                                           .hidden = hidden,
-                                           .embeddings = v->embeddings,
-                                           .embeddings_type = v->embeddings_type,
-                                           .a = v->a,
-                                           .b = v->b,
-                                           .has_img_fc = v->img_fc != NULL};
+    const struct draft_input_args input = {
+        .state = r->state, .in = *in, .hidden = hidden, .table = v->table, .x = x, .h = v->h};
     v->ops->draft_input(s, &input);
 }
 
-/* From inputs in a and b to the layer's output in scratch.x. */
+/* From what queue_input left to the layer's output in x. */
 static void queue_layer(const struct vispec *v, struct stream *s, const struct draft_round *r,
-                        const struct draft_rows *in, bool is_scratch)
+                        const struct draft_rows *in, void *x, bool is_scratch)
 {
     int hidden = v->draft.cfg.hidden;
-    const struct gemm_args img_fc = {.w = v->img_fc,
-                                     .bias = v->img_fc_bias,
-                                     .x = v->a,
-                                     .y = (char *)v->b + (size_t)hidden * dtype_size(v->ops->act),
+    struct lm_scratch scratch = v->scratch;
+    scratch.x = x;
+    const struct gemm_args h_term = {.w = v->h_weights,
+                                     .x = v->h,
+                                     .y = x,
                                      .n = in->rows.n,
                                      .max = in->rows.max,
-                                     .ldx = 2 * hidden,
-                                     .ldy = 2 * hidden};
-    const struct gemm_args fc = {.w = v->fc,
-                                 .bias = v->fc_bias,
-                                 .x = v->b,
-                                 .y = v->scratch.x,
-                                 .n = in->rows.n,
-                                 .max = in->rows.max,
-                                 .ldx = 2 * hidden,
-                                 .ldy = hidden};
-    const struct draft_direct_args direct = {.state = r->state, .in = *in, .x = v->scratch.x};
+                                     .ldx = hidden,
+                                     .ldy = hidden,
+                                     .add = true};
     const struct layer_args layer = {.layer = &v->layer,
                                      .cfg = &v->draft.cfg,
-                                     .scratch = &v->scratch,
+                                     .scratch = &scratch,
                                      .ops = v->ops,
                                      .n = in->rows.n,
                                      .max = in->rows.max};
@@ -116,10 +92,8 @@ static void queue_layer(const struct vispec *v, struct stream *s, const struct d
                                                    .rows = in->rows,
                                                    .pool = r->kv,
                                                    .is_scratch = is_scratch};
-    if (v->img_fc) v->ops->gemm(s, &img_fc);
-    v->ops->gemm(s, &fc);
-    if (!is_scratch) v->ops->draft_direct(s, &direct);
-    decoder_layer_project(&layer, s, v->scratch.x);
+    v->ops->gemm(s, &h_term);
+    decoder_layer_project(&layer, s, x);
     v->ops->draft_attention(s, &attention);
     decoder_layer_finish(&layer, s);
 }
@@ -154,9 +128,9 @@ void vispec_propose(struct draft *d, struct stream *s, const struct draft_round 
     assert(r->beam.k <= v->limits.k);
 
     const struct carry_args carry = {.state = r->state, .tree = r->tree, .hidden = r->hidden};
-    queue_input(v, s, r, &r->extend, r->hidden);
+    queue_input(v, s, r, &r->extend, r->hidden, v->scratch.x);
     v->ops->carry(s, &carry);
-    queue_layer(v, s, r, &r->extend, false);
+    queue_layer(v, s, r, &r->extend, v->scratch.x, false);
 
     const struct gather_rows_args heads = {.in = v->scratch.x,
                                            .out = v->heads,
@@ -166,9 +140,12 @@ void vispec_propose(struct draft *d, struct stream *s, const struct draft_round 
                                            .width = d->cfg.hidden};
     v->ops->gather_rows(s, &heads);
     queue_level(v, s, r, 0, v->heads, r->beam.n_heads, max_seqs);
+    const void *before = v->heads;
     for (int level = 1; level <= r->beam.depth; level++) {
-        queue_input(v, s, r, &v->beam, level == 1 ? v->heads : v->scratch.x);
-        queue_layer(v, s, r, &v->beam, true);
-        queue_level(v, s, r, level, v->scratch.x, v->beam.rows.n, v->beam.rows.max);
+        void *x = level % 2 == 1 ? v->beam_x : v->scratch.x;
+        queue_input(v, s, r, &v->beam, before, x);
+        queue_layer(v, s, r, &v->beam, x, true);
+        queue_level(v, s, r, level, x, v->beam.rows.n, v->beam.rows.max);
+        before = x;
     }
 }

@@ -356,7 +356,11 @@ int engine_open(struct engine **out, const struct engine_options *opt, struct er
     if (model_open(&e->model, e->dev, &cfg, &model, err) != 0) goto failed;
     if (open_draft(e, opt, &limits, err) != 0) goto failed;
     /* Room for the pictures of any prompt that has pages, and what the draft keeps of them. */
-    limits.n_image_rows = limits.n_pages * PAGE_LEN + MAX_IMAGES * e->draft->n_image_outputs;
+    if (cfg.has_vision) {
+        int n = limits.n_pages * PAGE_LEN;
+        limits.n_image_rows =
+            n + draft_n_image_vectors(e->draft, n) + (MAX_IMAGES - 1) * e->draft->n_image_outputs;
+    }
     e->round = round_open(e->dev, e->model->lm, e->draft, &limits);
     const struct scheduler_config scheduler = {.model = e->model,
                                                .draft = e->draft,

@@ -87,10 +87,12 @@ static bool is_image_token(const struct prompt *prompt, int image, int pos)
     return image >= 0 && pos < prompt->images[image].first + prompt->images[image].n;
 }
 
-/* Which of an image's vectors lies at its token i of n, or -1.  The n_outputs - 1 compressed tokens
- * stand at the image's last positions (methods.md 1.3; kernels/sequence.h). */
-static int compressed_at(const struct draft *draft, int i, int n)
+/* Which of the vectors behind an image's features the draft's row at its token i of n takes, or -1
+ * for no row.  The n_outputs - 1 compressed tokens stand at the image's last positions (methods.md
+ * 1.3; kernels/sequence.h). */
+static int vector_at(const struct draft *draft, int i, int n)
 {
+    if (draft->image_rows == IMAGE_ROWS_ALL) return i;
     int j = i - (n - (draft->n_image_outputs - 1));
     return draft->image_rows == IMAGE_ROWS_ADAPTOR && j >= 0 ? j : -1;
 }
@@ -100,9 +102,8 @@ static bool has_draft_row(const struct scheduler *s, const struct prompt *prompt
     int image = image_at(prompt, pos);
     if (pos == 0) return false;
     if (!is_image_token(prompt, image, pos)) return true;
-    if (s->cfg.draft->image_rows == IMAGE_ROWS_ALL) return true;
     const struct prompt_image *im = &prompt->images[image];
-    return compressed_at(s->cfg.draft, pos - im->first, im->n) >= 0;
+    return vector_at(s->cfg.draft, pos - im->first, im->n) >= 0;
 }
 
 /* Pool row of the global vector in force behind picture `image`. */
@@ -110,8 +111,8 @@ static int32_t global_row(const struct scheduler *s, const struct place *p, int 
 {
     const struct draft *draft = s->cfg.draft;
     if (image < 0 || draft->n_image_outputs == 0) return round_zero_row(s->cfg.round);
-    const struct prompt_image *im = &p->job->gen.prompt->images[image];
-    int row = p->image_output[image] + im->n + draft->n_image_outputs - 1;
+    int n = p->job->gen.prompt->images[image].n;
+    int row = p->image_output[image] + n + draft_n_image_vectors(draft, n) - 1;
     return round_image_row(s->cfg.round, row);
 }
 
@@ -129,14 +130,13 @@ static struct prompt_row prompt_row_at(const struct scheduler *s, const struct p
     prompt_rope_position(prompt, pos, image, is_image, row.pos);
     if (!is_image) return row;
     int i = pos - prompt->images[image].first, n = prompt->images[image].n;
-    int compressed = compressed_at(draft, i, n);
-    row.id = row.draft_id = ~round_image_row(s->cfg.round, p->image_output[image] + i);
-    if (compressed >= 0) {
-        row.draft_kind = DRAFT_ROW_DIRECT;
-        row.draft_id = ~round_image_row(s->cfg.round, p->image_output[image] + n + compressed);
-    } else if (draft->image_rows != IMAGE_ROWS_ALL) {
+    int vector = vector_at(draft, i, n), first = p->image_output[image];
+    row.id = ~round_image_row(s->cfg.round, first + i);
+    if (vector < 0 || pos == 0)
         row.draft_kind = DRAFT_ROW_NONE;
-    }
+    else if (draft->image_rows == IMAGE_ROWS_ADAPTOR)
+        row.draft_kind = DRAFT_ROW_DIRECT;
+    if (vector >= 0) row.draft_id = ~round_image_row(s->cfg.round, first + n + vector);
     return row;
 }
 
@@ -161,7 +161,7 @@ static int count_image_rows(const struct scheduler *s, const struct prompt *prom
 {
     int n = 0;
     for (int i = 0; i < prompt->n_images; i++)
-        n += prompt->images[i].n + s->cfg.draft->n_image_outputs;
+        n += prompt->images[i].n + draft_n_image_vectors(s->cfg.draft, prompt->images[i].n);
     return n;
 }
 
@@ -197,10 +197,11 @@ static void encode_images(struct scheduler *s, struct place *p)
             stream_copy_in(round_stream(r), features, im->features,
                            (size_t)im->n * (size_t)s->cfg.model->cfg.lm.hidden * sizeof(float));
         row += im->n;
-        if (draft->n_image_outputs == 0) continue;
+        int n_vectors = draft_n_image_vectors(draft, im->n);
+        if (n_vectors == 0) continue;
         float *vectors = round_vectors(r, round_image_row(r, row));
         draft->kind->encode_image(draft, round_stream(r), features, im->n, vectors);
-        row += draft->n_image_outputs;
+        row += n_vectors;
     }
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/draft/vispec_impl.h"
 #include "runtime/mem.h"
 #include "test/draftbed.h"
 #include "test/folder.h"
@@ -106,7 +107,7 @@ struct proposal {
     uint32_t scores[DRAFTBED_N_CANDIDATES];
 };
 
-static struct proposal proposed(const char *dir, const char *name, enum image_rows image_rows)
+static struct proposal proposed(const char *dir, const char *name)
 {
     struct draftbed f;
     struct lm_config cfg = draftbed_llava_config();
@@ -116,7 +117,7 @@ static struct proposal proposed(const char *dir, const char *name, enum image_ro
     draftbed_open(&f, DRAFTBED_TARGET, &cfg, dir);
     struct draftbed_case c = draftbed_case_open(name);
     draftbed_encode(&f, &c);
-    draftbed_prompt(&c, image_rows, &e);
+    draftbed_prompt(&f, &c, &e);
     const float *hidden = golden_f32(c.tensors, "prefill_hidden", &n);
     draftbed_propose(&f, &e, hidden, n, c.n, false);
     memcpy(p.scores, kernels_download(&f.k, f.round.beam.score, sizeof(p.scores)),
@@ -131,6 +132,16 @@ static bool same_scores(struct proposal a, struct proposal b)
     return memcmp(a.scores, b.scores, sizeof(a.scores)) == 0;
 }
 
+static void write_config(struct folder *f, const char *image_rows)
+{
+    char text[512];
+    snprintf(text, sizeof(text),
+             "{\"hidden_size\": 128, \"intermediate_size\": 256, \"num_attention_heads\": 4,"
+             "\"vocab_size\": 640, \"rms_norm_eps\": 1e-05, \"image_rows\": \"%s\"}",
+             image_rows);
+    folder_write_text(f, "config.json", text);
+}
+
 TEST(eagle_2_is_vispec_with_an_img_fc_that_passes_hidden_states_on)
 {
     struct folder eagle = changed_draft(NO_ADAPTOR | NO_IMG_FC);
@@ -141,26 +152,44 @@ TEST(eagle_2_is_vispec_with_an_img_fc_that_passes_hidden_states_on)
     CHECK_STR(f.draft->kind->name, "eagle2");
     CHECK_INT(f.draft->image_rows, ==, IMAGE_ROWS_ALL);
     CHECK_INT(f.draft->n_image_outputs, ==, 0);
-    CHECK(f.draft->kind->encode_image == NULL);
     draftbed_close(&f);
-    CHECK(same_scores(proposed(eagle.path, "cases_llava/case_00", IMAGE_ROWS_ALL),
-                      proposed(vispec.path, "cases_llava/case_00", IMAGE_ROWS_ADAPTOR)));
-    CHECK(same_scores(proposed(eagle.path, "cases_llava/case_01", IMAGE_ROWS_ALL),
-                      proposed(vispec.path, "cases_llava/case_01", IMAGE_ROWS_ALL)));
+    CHECK(same_scores(proposed(eagle.path, "cases_llava/case_00"),
+                      proposed(vispec.path, "cases_llava/case_00")));
+    write_config(&vispec, "all");
+    CHECK(same_scores(proposed(eagle.path, "cases_llava/case_01"),
+                      proposed(vispec.path, "cases_llava/case_01")));
     folder_remove(&eagle);
     folder_remove(&vispec);
 }
 
-TEST(a_draft_uses_its_own_embeddings_only_where_they_differ)
+TEST(a_draft_s_own_embeddings_count_and_equal_ones_change_nothing)
 {
     struct folder without = changed_draft(NO_EMBEDDINGS), other = changed_draft(OTHER_EMBEDDINGS);
     const char *name = "cases_llava/case_01";
-    CHECK(same_scores(proposed(test_path(DRAFTBED_DRAFT), name, IMAGE_ROWS_ADAPTOR),
-                      proposed(without.path, name, IMAGE_ROWS_ADAPTOR)));
-    CHECK(!same_scores(proposed(without.path, name, IMAGE_ROWS_ADAPTOR),
-                       proposed(other.path, name, IMAGE_ROWS_ADAPTOR)));
+    CHECK(same_scores(proposed(test_path(DRAFTBED_DRAFT), name), proposed(without.path, name)));
+    CHECK(!same_scores(proposed(without.path, name), proposed(other.path, name)));
     folder_remove(&without);
     folder_remove(&other);
+}
+
+TEST(a_picture_s_features_enter_a_draft_of_all_rows_as_embeddings_do)
+{
+    enum { N = 100 };
+    struct folder folder = changed_draft(0);
+    write_config(&folder, "all");
+    struct draftbed f;
+    struct lm_config cfg = draftbed_llava_config();
+    draftbed_open(&f, DRAFTBED_TARGET, &cfg, folder.path);
+    size_t width = (size_t)cfg.hidden, n = N * width;
+    CHECK_INT(draft_n_image_vectors(f.draft, N), ==, N + 2);
+    float *features = kernels_host(&f.k, n * sizeof(float));
+    weights_convert(features, DTYPE_F32, f.lm->embeddings, f.lm->embeddings_type, n);
+    float *vectors = kernels_empty(&f.k, n * sizeof(float) + 2 * width * sizeof(float));
+    f.draft->kind->encode_image(f.draft, f.k.stream, kernels_upload(&f.k, features, 4 * n), N,
+                                vectors);
+    CHECK_SAME_BITS(kernels_download(&f.k, vectors, 4 * n), ((struct vispec *)f.draft)->table, n);
+    draftbed_close(&f);
+    folder_remove(&folder);
 }
 
 TEST(the_config_may_say_which_image_rows_a_draft_keeps)
@@ -169,12 +198,7 @@ TEST(the_config_may_say_which_image_rows_a_draft_keeps)
     struct folder folder = changed_draft(0);
     struct lm_config cfg = draftbed_llava_config();
     for (int i = 0; i < 3; i++) {
-        char text[512];
-        snprintf(text, sizeof(text),
-                 "{\"hidden_size\": 128, \"intermediate_size\": 256, \"num_attention_heads\": 4,"
-                 "\"vocab_size\": 640, \"rms_norm_eps\": 1e-05, \"image_rows\": \"%s\"}",
-                 texts[i]);
-        folder_write_text(&folder, "config.json", text);
+        write_config(&folder, texts[i]);
         struct draftbed f;
         draftbed_open(&f, DRAFTBED_TARGET, &cfg, folder.path);
         CHECK_INT(f.draft->image_rows, ==, i);

@@ -52,7 +52,7 @@ struct sim {
     struct opbed r;
     struct kv_pool pool;
     struct guest guests[N_SEATS], before[N_SEATS]; /* before: at the end of the last round */
-    float *hidden, *logits, *scores, *embeddings, *a, *b, *draft_logits, *logprobs;
+    float *hidden, *logits, *scores, *table, *x, *h, *draft_logits, *logprobs;
     int32_t *ids, *n_topk, *has_scores, *pick;
     struct token_logprobs *top;
     unsigned seed;
@@ -273,17 +273,17 @@ static void check_draft_rows(struct sim *s)
         CHECK_INT(next->rows.prefix[i], ==, slot + 1);
         CHECK_INT(next->rows.mask[i], ==, 0);
         for (int axis = 0; axis < 3; axis++) CHECK_INT(next->rows.pos[3 * i + axis], ==, slot - 1);
-        const float *a = s->a + 2 * WIDTH * i, *b = s->b + 2 * WIDTH * i;
+        const float *h = s->h + WIDTH * i, *x = s->x + WIDTH * i;
         if (q->tokens[slot] < 0) {
             CHECK_INT(next->kind[i], ==, DRAFT_ROW_DIRECT);
-            CHECK(a[0] == 0 && b[0] == 0);
+            CHECK(h[0] == 0 && x[0] == s->r.state.pool[~q->tokens[slot] * WIDTH]);
             continue;
         }
-        uint32_t h = digest_of_first(q, slot);
-        CHECK(a[0] == (float)(h & 0xffff) && a[1] == (float)(h >> 16));
-        float g = slot < q->n_prompt ? 0 : s->r.state.pool[q->final_g * WIDTH + 1];
-        CHECK(a[WIDTH + 1] == g);
-        CHECK(b[0] == (float)q->tokens[slot]);
+        uint32_t digest = digest_of_first(q, slot);
+        CHECK(h[0] == (float)(digest & 0xffff) && h[1] == (float)(digest >> 16));
+        int g_row = slot < q->n_prompt ? N_SEATS : q->final_g;
+        const float *g = s->r.state.pool + g_row * WIDTH;
+        CHECK(x[0] == (float)q->tokens[slot] + g[0] && x[1] == g[1]);
     }
 }
 
@@ -458,10 +458,11 @@ static void open_sim(struct sim *s, unsigned seed)
     s->draft_logits = opbed_array(r, logits);
     s->logprobs = opbed_array(r, row * K);
     s->ids = opbed_array(r, row * K);
-    s->a = opbed_array(r, row * 2 * WIDTH);
-    s->b = opbed_array(r, row * 2 * WIDTH);
-    s->embeddings = opbed_array(r, VOCAB * WIDTH * sizeof(float));
-    for (int i = 0; i < VOCAB; i++) s->embeddings[i * WIDTH] = (float)i;
+    s->x = opbed_array(r, row * WIDTH);
+    s->h = opbed_array(r, row * WIDTH);
+    s->table = opbed_array(r, VOCAB * WIDTH * sizeof(float));
+    memset(s->table, 0, VOCAB * WIDTH * sizeof(float));
+    for (int i = 0; i < VOCAB; i++) s->table[i * WIDTH] = (float)i;
     s->n_topk = opbed_array(r, sizeof(int32_t));
     s->has_scores = opbed_array(r, row);
     s->pick = opbed_array(r, row);
@@ -487,11 +488,9 @@ static void run_requests(struct sim *s, struct request *requests, int n_requests
         r->k.ops->draft_input(r->k.stream, &(struct draft_input_args){.state = r->state,
                                                                       .in = r->next,
                                                                       .hidden = s->hidden,
-                                                                      .embeddings = s->embeddings,
-                                                                      .embeddings_type = DTYPE_F32,
-                                                                      .a = s->a,
-                                                                      .b = s->b,
-                                                                      .has_img_fc = true});
+                                                                      .table = s->table,
+                                                                      .x = s->x,
+                                                                      .h = s->h});
         r->k.ops->carry(r->k.stream, &(struct carry_args){r->state, r->tree, s->hidden});
         opbed_wait(r);
         check_draft_rows(s);
