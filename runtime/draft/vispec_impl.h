@@ -25,7 +25,6 @@ struct vispec {
     struct lm_scratch scratch; /* x is the layer's output */
     void *a, *b;               /* act [max_rows][2 hidden] inputs of img_fc and fc */
     void *heads;               /* act [max_seqs][hidden] outputs that start the trees */
-    float *logits;             /* [max_seqs k][vocab] */
     int32_t *ids;              /* [max_seqs k][k] */
     float *logprobs;           /* [max_seqs k][k] */
     struct draft_rows beam;    /* [max_seqs k] */

@@ -24,7 +24,6 @@ void vispec_take_buffers(struct vispec *v)
     v->a = device_alloc(v->dev, (size_t)max_rows * 2 * row, "draft's inputs");
     v->b = device_alloc(v->dev, (size_t)max_rows * 2 * row, "draft's inputs");
     v->heads = device_alloc(v->dev, (size_t)l->max_seqs * row, "draft's heads");
-    v->logits = device_alloc(v->dev, n * (size_t)cfg->vocab * sizeof(float), "draft's logits");
     v->ids = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
     v->logprobs = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
     struct draft_rows *beam = &v->beam;
@@ -48,7 +47,6 @@ void vispec_free_buffers(struct vispec *v)
         v->a,
         v->b,
         v->heads,
-        v->logits,
         v->ids,
         v->logprobs,
         beam->rows.n,
@@ -128,11 +126,13 @@ static void queue_layer(const struct vispec *v, struct stream *s, const struct d
 static void queue_level(struct vispec *v, struct stream *s, const struct draft_round *r, int level,
                         const void *hidden, const int32_t *n, int max)
 {
-    const struct topk_args topk = {.logits = v->logits,
+    const struct topk_args topk = {.w = v->target->head,
+                                   .x = hidden,
                                    .ids = v->ids,
                                    .logprobs = v->logprobs,
                                    .n = n,
                                    .max = max,
+                                   .ldx = v->draft.cfg.hidden,
                                    .vocab = v->draft.cfg.vocab,
                                    .k = r->beam.k};
     const struct expand_args expand = {.state = r->state,
@@ -141,7 +141,6 @@ static void queue_level(struct vispec *v, struct stream *s, const struct draft_r
                                        .ids = v->ids,
                                        .logprobs = v->logprobs,
                                        .level = level};
-    lm_logits(v->target, s, hidden, n, max, v->logits);
     v->ops->topk(s, &topk);
     v->ops->expand(s, &expand);
 }
