@@ -266,15 +266,17 @@ struct carry_args {
     const void *hidden; /* act [.][width] */
 };
 
-/* ids[r], logprobs[r] = the k largest of log_softmax(logits[r]), decreasing; ties to the lowest id.
- * The normaliser is the sum over the whole row.  k <= vocab.  NaN ranks as -inf; where there is no
- * log_softmax (a NaN, or an infinite maximum) all logprobs of the row are -inf. */
+/* ids[r], logprobs[r] = the k largest of log_softmax(x[r] W^T), decreasing; ties to the lowest id.
+ * The normaliser is the sum over the whole row; the logits themselves are float and kept nowhere.
+ * k <= vocab.  NaN ranks as -inf; where there is no log_softmax (a NaN, or an infinite maximum) all
+ * logprobs of the row are -inf. */
 struct topk_args {
-    const float *logits; /* [n][vocab] */
-    int32_t *ids;        /* [n][k] */
-    float *logprobs;     /* [n][k] */
+    const struct packed *w; /* [vocab][.] */
+    const void *x;          /* act [n][ldx] */
+    int32_t *ids;           /* [n][k] */
+    float *logprobs;        /* [n][k] */
     const int32_t *n;
-    int32_t max, vocab, k;
+    int32_t max, ldx, vocab, k;
 };
 
 /* Grows the trees by one level (EAGLE-2; methods.md 1.4).  level 0 takes the k children of each

@@ -2,30 +2,52 @@
  *
  *   bench/gpu/ops [device [model [op]]]
  *
- * op is rows, attention or gemm.  Calls take turns over more memory than the L2 holds, and data is
- * random: a GPU runs faster on zeros.  scripts/gpu-check divides bytes and operations by what the
- * same GPU reached in the same run. */
+ * op is rows, attention, gemm or head.  Calls take turns over more memory than the L2 holds, and
+ * data is random: a GPU runs faster on zeros.  scripts/gpu-check divides bytes and operations by
+ * what the same GPU reached in the same run. */
 #include "bench/gpu/bench.h"
 
 enum {
     ROTATED_BYTES = 400 << 20, /* several times the L2 */
+    MAX_COPIES = 64,           /* for the tiny shape; b->random has room for as many beginnings */
     MAX_ROWS = 512,
 };
 
 /* ---- products ----------------------------------------------------------------------------------
  */
 
+/* Weights of one shape, as many as are rotated. */
+struct copies {
+    struct packed **w;
+    int n;
+};
+
+static struct copies pack_copies(struct bench *b, int n_out, int n_in)
+{
+    const size_t n = ROTATED_BYTES / ((size_t)n_out * (size_t)n_in * 2) + 1;
+    struct copies c = {.n = n < MAX_COPIES ? (int)n : MAX_COPIES};
+    c.w = malloc((size_t)c.n * sizeof(struct packed *));
+    for (int i = 0; i < c.n; i++)
+        c.w[i] = b->ops->pack(b->dev, b->random + i * 64, b->ops->act, n_out, n_in);
+    return c;
+}
+
+static void free_copies(struct bench *b, struct copies *c)
+{
+    for (int i = 0; i < c->n; i++) b->ops->packed_free(b->dev, c->w[i]);
+    free(c->w);
+}
+
 struct gemm_case {
     struct gemm_args args;
-    struct packed **w;
-    int n_copies;
+    struct copies weights;
 };
 
 static void call_gemm(struct bench *b, const void *arg, int i)
 {
     const struct gemm_case *c = arg;
     struct gemm_args args = c->args;
-    args.w = c->w[i % c->n_copies];
+    args.w = c->weights.w[i % c->weights.n];
     b->ops->gemm(b->stream, &args);
 }
 
@@ -33,11 +55,8 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
                        bool y_is_float, bool add)
 {
     static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
-    const size_t w_bytes = (size_t)n_out * (size_t)n_in * 2;
-    struct gemm_case c = {.n_copies = (int)(ROTATED_BYTES / w_bytes) + 1};
-    c.w = malloc((size_t)c.n_copies * sizeof(struct packed *));
-    for (int i = 0; i < c.n_copies; i++)
-        c.w[i] = b->ops->pack(b->dev, b->random + i * 64, b->ops->act, n_out, n_in);
+    const double w_bytes = 2.0 * n_out * n_in, y_bytes = y_is_float || add ? 4 : 2;
+    struct gemm_case c = {.weights = pack_copies(b, n_out, n_in)};
     void *x = bench_random(b, (size_t)MAX_ROWS * (size_t)n_in * 2);
     void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 4, "results");
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
@@ -52,18 +71,12 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
         char name[128];
         snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", model, product, rows[i], n_out, n_in);
         const double n = rows[i];
-        bench_case(b, name, call_gemm, &c,
-                   (double)w_bytes + 2 * n * n_in +
-                       n * n_out *
-                           (y_is_float ? 4
-                            : add      ? 4
-                                       : 2),
+        bench_case(b, name, call_gemm, &c, w_bytes + 2 * n * n_in + y_bytes * n * n_out,
                    2 * n * n_out * n_in);
     }
-    for (int i = 0; i < c.n_copies; i++) b->ops->packed_free(b->dev, c.w[i]);
+    free_copies(b, &c.weights);
     device_free(b->dev, x);
     device_free(b->dev, y);
-    free(c.w);
 }
 
 static void bench_gemms(struct bench *b, const struct shape *m)
@@ -74,6 +87,48 @@ static void bench_gemms(struct bench *b, const struct shape *m)
     bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, false, false);
     bench_gemm(b, m->name, "down", m->hidden, m->intermediate, false, true);
     bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, true, false);
+}
+
+/* ---- lm_head -----------------------------------------------------------------------------------
+ */
+
+struct head_case {
+    struct topk_args topk;
+    struct copies weights;
+};
+
+static void call_topk(struct bench *b, const void *arg, int i)
+{
+    const struct head_case *c = arg;
+    struct topk_args args = c->topk;
+    args.w = c->weights.w[i % c->weights.n];
+    b->ops->topk(b->stream, &args);
+}
+
+static void bench_head(struct bench *b, const struct shape *m)
+{
+    static const int rows[] = {1, 8, 64, 128};
+    struct head_case c = {.weights = pack_copies(b, m->vocab, m->hidden)};
+    void *x = bench_random(b, 128 * (size_t)m->hidden * 2);
+    void *ids = device_alloc(b->dev, 128 * 8 * 4, "results");
+    void *logprobs = device_alloc(b->dev, 128 * 8 * 4, "results");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        const double n = rows[i], hidden = m->hidden, vocab = m->vocab;
+        c.topk = (struct topk_args){.x = x,
+                                    .ids = ids,
+                                    .logprobs = logprobs,
+                                    .max = rows[i],
+                                    .ldx = m->hidden,
+                                    .vocab = m->vocab,
+                                    .k = 8};
+        char name[128];
+        snprintf(name, sizeof(name), "topk,%s,,%d,0,0", m->name, rows[i]);
+        bench_case(b, name, call_topk, &c, 2 * hidden * (vocab + n), 2 * n * hidden * vocab);
+    }
+    free_copies(b, &c.weights);
+    device_free(b->dev, x);
+    device_free(b->dev, ids);
+    device_free(b->dev, logprobs);
 }
 
 /* ---- attention ---------------------------------------------------------------------------------
@@ -177,7 +232,6 @@ static void bench_attentions(struct bench *b, const struct shape *m)
 struct row_case {
     struct norm_args norm;
     struct silu_mul_args silu;
-    struct topk_args topk;
 };
 
 static void call_norm(struct bench *b, const void *arg, int i)
@@ -192,36 +246,23 @@ static void call_silu(struct bench *b, const void *arg, int i)
     b->ops->silu_mul(b->stream, &((const struct row_case *)arg)->silu);
 }
 
-static void call_topk(struct bench *b, const void *arg, int i)
-{
-    (void)i;
-    b->ops->topk(b->stream, &((const struct row_case *)arg)->topk);
-}
-
 static void bench_rows(struct bench *b, const struct shape *m, int n)
 {
     const size_t rows = (size_t)n;
     void *in = bench_random(b, rows * 4 * (size_t)m->intermediate);
     void *out = device_alloc(b->dev, rows * 2 * (size_t)m->intermediate, "results");
-    float *logits = bench_random(b, rows * 4 * (size_t)m->vocab);
+    float *w = bench_random(b, 4 * (size_t)m->hidden);
     struct row_case c = {
-        .norm = {.x = in, .w = logits, .out = out, .max = n, .width = m->hidden, .eps = 1e-6F},
-        .silu = {.in = in, .out = out, .max = n, .width = m->intermediate},
-        .topk = {.logits = logits, .max = n, .vocab = m->vocab, .k = 8}};
-    c.topk.ids = device_alloc(b->dev, rows * 32, "results");
-    c.topk.logprobs = device_alloc(b->dev, rows * 32, "results");
+        .norm = {.x = in, .w = w, .out = out, .max = n, .width = m->hidden, .eps = 1e-6F},
+        .silu = {.in = in, .out = out, .max = n, .width = m->intermediate}};
     char name[128];
     snprintf(name, sizeof(name), "rmsnorm,%s,,%d,0,0", m->name, n);
     bench_case(b, name, call_norm, &c, 4.0 * n * m->hidden, 0);
     snprintf(name, sizeof(name), "silu_mul,%s,,%d,0,0", m->name, n);
     bench_case(b, name, call_silu, &c, 6.0 * n * m->intermediate, 0);
-    snprintf(name, sizeof(name), "topk,%s,,%d,0,0", m->name, n);
-    bench_case(b, name, call_topk, &c, 4.0 * n * m->vocab, 0);
     device_free(b->dev, in);
     device_free(b->dev, out);
-    device_free(b->dev, logits);
-    device_free(b->dev, c.topk.ids);
-    device_free(b->dev, c.topk.logprobs);
+    device_free(b->dev, w);
 }
 
 int main(int argc, char **argv)
@@ -236,6 +277,7 @@ int main(int argc, char **argv)
         if (bench_wants_op(&b, "rows")) bench_rows(&b, m, 60);
         if (bench_wants_op(&b, "attention")) bench_attentions(&b, m);
         if (bench_wants_op(&b, "gemm")) bench_gemms(&b, m);
+        if (bench_wants_op(&b, "head")) bench_head(&b, m);
     }
     bench_close(&b);
     return 0;

@@ -39,4 +39,7 @@ void cpu_accept(struct stream *s, const struct accept_args *args);
 void cpu_compact(struct stream *s, const struct compact_args *args);
 void cpu_stamp(struct stream *s, const struct stamp_args *args);
 
+/* gemm for an operation that runs. */
+void cpu_gemm_now(const struct gemm_args *args);
+
 #endif

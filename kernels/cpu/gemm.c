@@ -257,7 +257,7 @@ static void run_many_rows(const struct gemm_args *a, int n, int n_tiles, struct 
     }
 }
 
-static void gemm_run(const struct gemm_args *a)
+void cpu_gemm_now(const struct gemm_args *a)
 {
     const int n = cpu_n_rows(a->n, a->max);
     const struct packed *w = a->w;
@@ -273,4 +273,8 @@ static void gemm_run(const struct gemm_args *a)
     }
 }
 
+static void gemm_run(const struct gemm_args *a)
+{
+    cpu_gemm_now(a);
+}
 CPU_OPERATION(gemm, gemm_args)

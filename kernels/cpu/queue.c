@@ -316,6 +316,29 @@ void cpu_graph_free(struct graph *g)
 
 /* ---- what all operations share --------------------------------------------------------------- */
 
+static pthread_key_t scratch_key;
+
+static void make_scratch_key(void)
+{
+    REQUIRE(pthread_key_create(&scratch_key, free) == 0);
+}
+
+/* The size stands in front. */
+void *cpu_scratch(size_t bytes)
+{
+    enum { FRONT = 64 };
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_scratch_key);
+    char *scratch = pthread_getspecific(scratch_key);
+    if (scratch != NULL && *(size_t *)scratch >= bytes) return scratch + FRONT;
+    free(scratch);
+    scratch = malloc(FRONT + bytes);
+    REQUIRE(scratch != NULL);
+    *(size_t *)scratch = bytes;
+    REQUIRE(pthread_setspecific(scratch_key, scratch) == 0);
+    return scratch + FRONT;
+}
+
 int cpu_n_rows(const int32_t *n, int max)
 {
     if (n == NULL) return max;

@@ -30,6 +30,10 @@ void queue_push(struct stream *s, void (*run)(const void *args), const void *arg
 /* Rows in use: *n, or max where n is NULL.  Ends the process if *n is out of range. */
 int cpu_n_rows(const int32_t *n, int max);
 
+/* This thread's memory of at least `bytes`, for one operation at a time.  A thread takes it once
+ * for the largest that it sees, and gives it back when it ends. */
+void *cpu_scratch(size_t bytes);
+
 /* Ends the process unless the condition holds; for shapes, which are bugs when wrong. */
 #define REQUIRE(condition)                                                                         \
     do {                                                                                           \

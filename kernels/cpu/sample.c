@@ -4,8 +4,6 @@
  * function of context, parameters, seed and position (docs/architecture.md, idea 4): a tree node
  * and a row of plain decoding that stand behind the same tokens pick the same. */
 #include <math.h>
-#include <pthread.h>
-#include <stdlib.h>
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/queue.h"
@@ -144,33 +142,10 @@ static struct scored ranking_at(struct ranking *r, int m)
     return r->items[r->n - 1 - m];
 }
 
-static pthread_key_t items_key;
-
-static void make_items_key(void)
-{
-    REQUIRE(pthread_key_create(&items_key, free) == 0);
-}
-
-/* This thread's array for `n` items (or more).  A thread takes memory once, for the first
- * vocabulary it sees, and gives it back when it ends; the length stands in front. */
-static struct scored *thread_items(int n)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, make_items_key);
-    struct scored *items = pthread_getspecific(items_key);
-    if (items && items[0].id >= n) return items + 1;
-    free(items);
-    items = malloc(((size_t)n + 1) * sizeof(*items));
-    REQUIRE(items);
-    items[0].id = n;
-    REQUIRE(pthread_setspecific(items_key, items) == 0);
-    return items + 1;
-}
-
 /* Ranks all tokens that are not banned, or at least the first top_k of them. */
 static struct ranking rank_tokens(const float *scores, int vocab, int top_k)
 {
-    struct ranking r = {thread_items(vocab), 0, 0};
+    struct ranking r = {cpu_scratch((size_t)vocab * sizeof(*r.items)), 0, 0};
     if (top_k <= LIST_MAX) {
         struct scored best[LIST_MAX];
         int n = scan_best(scores, vocab, top_k, best);

@@ -1,4 +1,5 @@
-/* topk, logprobs: the best of log_softmax(row) = row - max - log(sum of e^(row - max)).
+/* topk, logprobs: the best of log_softmax(row) = row - max - log(sum of e^(row - max)); topk makes
+ * the row itself.
  *
  * Where the row has no log_softmax, because a logit is NaN or the largest is infinite, all of its
  * log-probabilities are -inf and the ids still are tokens: a draft that fails proposes badly and
@@ -28,9 +29,12 @@ static void topk_run(const struct topk_args *a)
 {
     int n = cpu_n_rows(a->n, a->max);
     REQUIRE(a->k >= 1 && a->k <= MAX_TOP_K && a->k <= a->vocab);
+    float *all_logits = cpu_scratch((size_t)n * (size_t)a->vocab * sizeof(float));
+    cpu_gemm_now(&(struct gemm_args){
+        .w = a->w, .x = a->x, .y = all_logits, .max = n, .ldx = a->ldx, .ldy = a->vocab});
 #pragma omp parallel for schedule(dynamic) if (n > 1 && (long)n * a->vocab > SCAN_SERIAL_MAX)
     for (int r = 0; r < n; r++) {
-        const float *logits = a->logits + (size_t)r * a->vocab;
+        const float *logits = all_logits + (size_t)r * a->vocab;
         struct scored best[MAX_TOP_K];
         scan_best(logits, a->vocab, a->k, best);
         float max;

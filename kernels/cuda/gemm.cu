@@ -13,8 +13,11 @@ template <class Y> struct store_rows {
     int n_out, ldy;
     bool add;
 
+    struct shared {};
+
     template <int N>
-    __device__ __forceinline__ void take(float (&sum)[N][4], int tile, int row0, int n_rows) const
+    __device__ __forceinline__ void take(struct shared *, float (&sum)[N][4], int tile, int row0,
+                                         int n_rows) const
     {
         const int out0 = gemm_out(tile);
         Y *to = y + (size_t)(row0 + gemm_row(0, 0)) * ldy + out0;

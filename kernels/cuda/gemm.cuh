@@ -20,11 +20,13 @@
  *
  * An epilogue is a struct with
  *
- *   template <int N> void take(float (&sum)[N][4], int tile, int row0, int n_rows) const
+ *   struct shared  what it needs of shared memory
+ *   template <int N>
+ *   void take(struct shared *shared, float (&sum)[N][4], int tile, int row0, int n_rows) const
  *
- * which all threads of the block that has a tile's last part call for each 8 N rows: sum[j][e]
- * belongs to output gemm_out(tile) + 8 (e / 2) and row row0 + gemm_row(j, e); rows from n_rows
- * on and outputs from n_out on are not there, their sums are anything.
+ * the latter of which all threads of the block that has a tile's last part call for each 8 N rows:
+ * sum[j][e] belongs to output gemm_out(tile) + 8 (e / 2) and row row0 + gemm_row(j, e); rows from
+ * n_rows on and outputs from n_out on are not there, their sums are anything.
  *
  * The weights do not depend on the kernel before, so the first of them are on their way before
  * grid_wait.
@@ -62,9 +64,10 @@ template <int ROWS> constexpr int STAGES = ROWS == FEW_ROWS ? 6 : 4;
 /* Of rows that an epilogue takes at once: more would not fit beside the sums of many rows. */
 template <int ROWS> constexpr int EIGHTS = ROWS == FEW_ROWS ? 8 : 4;
 
-template <class T, int ROWS> struct alignas(1024) gemm_shared {
+template <class T, int ROWS, class Epilogue> struct alignas(1024) gemm_shared {
     T w[STAGES<ROWS>][UNIT], x[STAGES<ROWS>][ROWS * GEMM_K];
     struct copy_barrier arrived[STAGES<ROWS>]; /* of w */
+    typename Epilogue::shared epilogue;
     int is_last;
 };
 
@@ -86,8 +89,8 @@ __device__ __forceinline__ void gemm_next(struct gemm_place *at, int n_k, int n_
 }
 
 /* The first warp begins to copy a unit of W. */
-template <class T, int ROWS>
-__device__ __forceinline__ void gemm_load_w(struct gemm_shared<T, ROWS> *shared,
+template <class T, int ROWS, class Epilogue>
+__device__ __forceinline__ void gemm_load_w(struct gemm_shared<T, ROWS, Epilogue> *shared,
                                             const struct gemm_problem *p,
                                             const struct gemm_place *at)
 {
@@ -98,8 +101,8 @@ __device__ __forceinline__ void gemm_load_w(struct gemm_shared<T, ROWS> *shared,
 
 /* Begins to copy the unit's columns of n_rows rows of x; what lies behind n_in becomes 0.  Rows
  * that do not start on 16 bytes are copied by the thread itself. */
-template <class T, int ROWS>
-__device__ __forceinline__ void gemm_load_x(struct gemm_shared<T, ROWS> *shared,
+template <class T, int ROWS, class Epilogue>
+__device__ __forceinline__ void gemm_load_x(struct gemm_shared<T, ROWS, Epilogue> *shared,
                                             const struct gemm_problem *p,
                                             const struct gemm_place *at, const T *x, int n_rows)
 {
@@ -195,19 +198,22 @@ gemm_gather(const struct gemm_problem *p, const float (&sum)[ROWS / N][N / 8][4]
 }
 
 /* Sums of a tile, or of this worker's part of it, to the epilogue. */
-template <int ROWS, int N, class Epilogue>
+template <int N, class T, int ROWS, class Epilogue>
 __device__ __forceinline__ void gemm_finish(const struct gemm_problem *p, const Epilogue &epilogue,
-                                            const float (&sum)[ROWS / N][N / 8][4], int *is_last,
-                                            int tile, int row0, int n_tile)
+                                            struct gemm_shared<T, ROWS, Epilogue> *shared,
+                                            const float (&sum)[ROWS / N][N / 8][4], int tile,
+                                            int row0, int n_tile)
 {
     const int first = worker_of(p, tile * p->n_k), end = worker_of(p, (tile + 1) * p->n_k - 1) + 1;
-    if (end - first > 1 && !gemm_leave<ROWS, N>(p, sum, is_last, tile, end - first, n_tile)) return;
+    if (end - first > 1 &&
+        !gemm_leave<ROWS, N>(p, sum, &shared->is_last, tile, end - first, n_tile))
+        return;
 #pragma unroll
     for (int j0 = 0; j0 < ROWS / 8; j0 += EIGHTS<ROWS>) {
         if (8 * j0 >= n_tile) break;
         float total[EIGHTS<ROWS>][4] = {};
         gemm_gather<ROWS, N>(p, sum, total, tile, first, end, j0, n_tile);
-        epilogue.take(total, tile, row0 + 8 * j0, n_tile - 8 * j0);
+        epilogue.take(&shared->epilogue, total, tile, row0 + 8 * j0, n_tile - 8 * j0);
     }
 }
 
@@ -215,8 +221,9 @@ __device__ __forceinline__ void gemm_finish(const struct gemm_problem *p, const 
  * on their way. */
 template <class T, int ROWS, class Epilogue>
 __device__ __forceinline__ void gemm_work(const struct gemm_problem *p, const Epilogue &epilogue,
-                                          struct gemm_shared<T, ROWS> *shared, struct gemm_place at,
-                                          int end, int row0, int n_tile, int n_early)
+                                          struct gemm_shared<T, ROWS, Epilogue> *shared,
+                                          struct gemm_place at, int end, int row0, int n_tile,
+                                          int n_early)
 {
     constexpr int N = ROWS < 128 ? ROWS : 128;
     const int first = at.unit, warpgroup = threadIdx.x / 128;
@@ -253,7 +260,7 @@ __device__ __forceinline__ void gemm_work(const struct gemm_problem *p, const Ep
         for (int i = 0; i < ROWS / N; i++) tiles_wait(sum[i]);
         gemm_next(&at, p->n_k, STAGES<ROWS>);
         if (at.unit == end || at.k == 0)
-            gemm_finish<ROWS, N>(p, epilogue, sum, &shared->is_last, tile, row0, n_tile);
+            gemm_finish<N>(p, epilogue, shared, sum, tile, row0, n_tile);
     }
 }
 
@@ -262,7 +269,8 @@ static __global__ void __launch_bounds__(GEMM_THREADS)
     gemm_kernel(const __grid_constant__ struct gemm_problem p,
                 const __grid_constant__ Epilogue epilogue)
 {
-    struct gemm_shared<T, ROWS> *shared = (struct gemm_shared<T, ROWS> *)shared_memory();
+    struct gemm_shared<T, ROWS, Epilogue> *shared =
+        (struct gemm_shared<T, ROWS, Epilogue> *)shared_memory();
     const int row0 = blockIdx.y * ROWS, first = first_unit(&p, blockIdx.x),
               end = first_unit(&p, blockIdx.x + 1);
     const struct gemm_place begin = {first, first / p.n_k, first % p.n_k, 0, 0};
@@ -293,7 +301,7 @@ static void launch_gemm_rows(struct stream *s, const struct gemm_problem *p,
     REQUIRE((size_t)grid.y * (p->n_units / p->n_k) <= N_TICKETS);
     REQUIRE((size_t)grid.x * grid.y * 2 * ROWS * GEMM_OUT <= WORKSPACE_FLOATS);
     launch(s, gemm_kernel<T, ROWS, Epilogue>, grid, GEMM_THREADS,
-           sizeof(struct gemm_shared<T, ROWS>), *p, epilogue);
+           sizeof(struct gemm_shared<T, ROWS, Epilogue>), *p, epilogue);
 }
 
 /* Queues x W^T for *n (NULL: max) rows. */

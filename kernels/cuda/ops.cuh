@@ -37,7 +37,7 @@ template <class T> void cuda_gather_rows(struct stream *s, const struct gather_r
 void cuda_apply(struct stream *s, const struct apply_args *a);
 template <class T> void cuda_draft_input(struct stream *s, const struct draft_input_args *a);
 template <class T> void cuda_carry(struct stream *s, const struct carry_args *a);
-void cuda_topk(struct stream *s, const struct topk_args *a);
+template <class T> void cuda_topk(struct stream *s, const struct topk_args *a);
 void cuda_expand(struct stream *s, const struct expand_args *a);
 void cuda_select(struct stream *s, const struct select_args *a);
 void cuda_logprobs(struct stream *s, const struct logprobs_args *a);

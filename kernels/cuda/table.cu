@@ -28,7 +28,7 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .apply = cuda_apply,
         .draft_input = cuda_draft_input<T>,
         .carry = cuda_carry<T>,
-        .topk = cuda_topk,
+        .topk = cuda_topk<T>,
         .expand = cuda_expand,
         .select = cuda_select,
         .logprobs = cuda_logprobs,

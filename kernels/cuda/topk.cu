@@ -1,158 +1,135 @@
-/* topk, logprobs: the best of log_softmax(row) = row - max - log(sum of e^(row - max)) (ops.h).
+/* topk: lm_head, and the best of log_softmax(row) = row - max - log(sum of e^(row - max)) (ops.h).
  *
- *   logits  [n][vocab] float      partial  [n][chunks] struct chunk_best
+ *   partials  struct row_tiles
  *
- *   grid  (chunks of a row, max rows)      block  ROW_THREADS; scan.cuh
+ *   topk_kernel   grid  max rows      block  ROW_THREADS
  *
- * Each thread knows the best of its elements that has not been taken.  The block takes the best of
- * those, and only the thread that held it looks through its elements again; so a chunk is read once
- * from memory, whatever k is.  The last block of a row does the same with the bests of the chunks,
- * and adds their sums.  Bound by memory for many rows, by latency for few. */
+ * The epilogue of gemm leaves the k best of a tile of a row and the sum of its e^x; logits are
+ * written nowhere.  topk_kernel puts the tiles of a row together: the k best lie in those k tiles
+ * whose bests are the best.  Bound by what gemm is bound by. */
+#include "kernels/cuda/head.cuh"
 #include "kernels/cuda/ops.cuh"
-#include "kernels/cuda/scan.cuh"
 
-/* What a chunk leaves for the last block. */
-struct chunk_best {
-    float sum; /* of e^(x - best[0].score); NaN if there is a NaN, or the best is infinite */
-    struct scored best[MAX_TOP_K]; /* no_token behind the chunk's last */
+/* What the epilogue leaves; no_token behind a tile's last. */
+struct row_tiles {
+    struct scored *best; /* [max][n_tiles][k] */
+    float *sum; /* [max][n_tiles] of e^(x - best[0].score); NaN if there is a NaN, or the best is
+                   infinite */
+    int n_tiles, k;
 };
 
-struct topk_shared {
-    struct scored of_warp[ROW_THREADS / 32], best[MAX_TOP_K];
-    alignas(16) float sums[32];
-    int is_last;
-};
-static_assert((int)MAX_LOGPROBS <= (int)MAX_TOP_K, "best has room for both operations");
-
-/* What is ranked: tokens of a row, or the bests of its chunks, k of each. */
-struct row_tokens {
-    const float *x;
-
-    __device__ __forceinline__ struct scored at(int id) const
-    {
-        return {x[id] == x[id] ? x[id] : -INFINITY, id}; /* NaN ranks as -inf */
-    }
-};
-struct chunk_tokens {
-    const struct chunk_best *chunks;
-    int k;
-
-    __device__ __forceinline__ struct scored at(int i) const
-    {
-        return chunks[i / k].best[i % k];
-    }
-};
-
-/* The best of this thread's tokens in [begin, end) behind `last` in rank. */
-template <class Tokens>
-__device__ __forceinline__ struct scored next_of_thread(Tokens tokens, int begin, int end,
-                                                        struct scored last)
+/* The best of a lane's tokens, `first` and those behind it, that ranks behind `last`. */
+__device__ __forceinline__ struct scored next_of_lane(const float (&x)[LANE_TOKENS], int first,
+                                                      int vocab, struct scored last)
 {
     struct scored best = no_token();
-    for (int i = begin + threadIdx.x; i < end; i += ROW_THREADS) {
-        const struct scored s = tokens.at(i);
-        if (ranks_before(last, s) && ranks_before(s, best)) best = s;
+    for (int i = 0; i < LANE_TOKENS; i++) {
+        const struct scored s = {x[i] == x[i] ? x[i] : -INFINITY, first + i};
+        if (first + i < vocab && ranks_before(last, s) && ranks_before(s, best)) best = s;
     }
     return best;
 }
 
-/* shared->best = the first k tokens of [begin, end) in rank; all threads, behind a barrier. */
-template <class Tokens>
-__device__ static void find_best(struct topk_shared *shared, Tokens tokens, int begin, int end,
-                                 int k)
-{
-    struct scored mine = next_of_thread(tokens, begin, end, {INFINITY, -1});
-    for (int j = 0; j < k; j++) {
-        const struct scored best = block_best(mine, shared->of_warp);
-        if (threadIdx.x == 0) shared->best[j] = best;
-        if (best.id == mine.id) mine = next_of_thread(tokens, begin, end, mine);
-        __syncthreads(); /* before of_warp is written again */
+struct keep_best {
+    struct row_tiles to;
+    int vocab;
+
+    using shared = struct head_rows;
+
+    template <int N>
+    __device__ __forceinline__ void take(struct head_rows *shared, float (&sum)[N][4], int tile,
+                                         int row0, int n_rows) const
+    {
+        visit_rows(shared, sum, n_rows,
+                   [=, this](int row, float4 four) { keep(row0 + row, tile, four); });
     }
-}
 
-/* The k >= 1 best of a row in shared->best, and in *log_sum the log of the sum of e^(x - best), NaN
- * if there is none; all threads.  False in all blocks of the row but the last, which have no more
- * to do. */
-__device__ static bool rank_row(struct topk_shared *shared, const float *x, int vocab, int k,
-                                struct chunk_best *partial, int32_t *ticket, float *log_sum)
-{
-    const int begin = blockIdx.x * SCAN_CHUNK, end = min(begin + SCAN_CHUNK, vocab);
-    const int n_chunks = gridDim.x, j = threadIdx.x;
-    const struct row_tokens row = {x};
-    find_best(shared, row, begin, end, k);
-    float sum = 0;
-    for (int id = begin + j; id < end; id += ROW_THREADS)
-        sum += x[id] == -INFINITY ? 0 : expf(x[id] - shared->best[0].score);
-    sum = block_sum(sum, shared->sums);
-    if (j == 0) partial[blockIdx.x].sum = sum;
-    if (j < k) partial[blockIdx.x].best[j] = shared->best[j];
-    if (!is_last_block(ticket, n_chunks, &shared->is_last)) return false;
-    const struct chunk_tokens chunks = {partial, k};
-    find_best(shared, chunks, 0, n_chunks * k, k);
-    sum = 0;
-    for (int c = j; c < n_chunks; c += ROW_THREADS)
-        sum += partial[c].sum * expf(partial[c].best[0].score - shared->best[0].score);
-    *log_sum = logf(block_sum(sum, shared->sums));
-    return true;
-}
+    /* One warp. */
+    __device__ __forceinline__ void keep(int row, int tile, float4 four) const
+    {
+        const float x[LANE_TOKENS] = {four.x, four.y, four.z, four.w};
+        const int lane = threadIdx.x % 32, first = tile * GEMM_OUT + LANE_TOKENS * lane;
+        const size_t place = (size_t)row * to.n_tiles + tile;
+        struct scored mine = next_of_lane(x, first, vocab, {INFINITY, -1}), kept = mine;
+        float max = 0, sum = 0;
+        for (int j = 0; j < to.k; j++) {
+            const struct scored best = warp_best(mine);
+            if (j == 0) max = best.score;
+            if (j == lane) kept = best;
+            if (best.id == mine.id) mine = next_of_lane(x, first, vocab, mine);
+        }
+        for (int i = 0; i < LANE_TOKENS; i++)
+            sum += first + i >= vocab || x[i] == -INFINITY ? 0 : expf(x[i] - max);
+        sum = warp_sum(sum);
+        if (lane == 0) to.sum[place] = sum;
+        if (lane < to.k) to.best[place * to.k + lane] = kept;
+    }
+};
+static_assert(MAX_TOP_K <= 32, "a lane keeps one");
 
-__device__ __forceinline__ float log_probability(float logit, float max, float log_sum)
-{
-    const float logprob = logit - max - log_sum;
-    return logprob == logprob ? logprob : -INFINITY;
-}
+/* What is ranked: the bests of the tiles, then all that the best tiles have. */
+struct tile_heads {
+    const struct scored *best;
+    int k;
+
+    __device__ __forceinline__ struct scored at(int tile) const
+    {
+        return best[(size_t)tile * k];
+    }
+};
+struct tile_tokens {
+    const struct scored *best;
+    const int *tiles; /* [k] in shared memory */
+    int k, n_tiles;
+
+    __device__ __forceinline__ struct scored at(int i) const
+    {
+        const int tile = tiles[i / k];
+        return tile < n_tiles ? best[(size_t)tile * k + i % k] : no_token();
+    }
+};
+
+struct topk_shared {
+    struct ranking ranking;
+    int tiles[MAX_TOP_K];
+    alignas(16) float sums[32];
+};
 
 static __global__ void __launch_bounds__(ROW_THREADS)
-    topk_kernel(const __grid_constant__ struct topk_args a, struct chunk_best *partial,
-                int32_t *tickets)
+    topk_kernel(const __grid_constant__ struct topk_args a, struct row_tiles from)
 {
     struct topk_shared *shared = (struct topk_shared *)shared_memory();
-    const int r = blockIdx.y, j = threadIdx.x;
+    const int r = blockIdx.x, j = threadIdx.x, k = a.k;
     grid_wait();
     if (r >= n_rows(a.n, a.max)) return;
-    float log_sum;
-    if (!rank_row(shared, a.logits + (size_t)r * a.vocab, a.vocab, a.k,
-                  partial + (size_t)r * gridDim.x, &tickets[r], &log_sum))
-        return;
-    if (j >= a.k) return;
-    const struct scored best = shared->best[j];
-    a.ids[(size_t)r * a.k + j] = best.id;
-    a.logprobs[(size_t)r * a.k + j] = log_probability(best.score, shared->best[0].score, log_sum);
+    const struct scored *best = from.best + (size_t)r * from.n_tiles * k;
+    const struct tile_heads heads = {best, k};
+    find_best(&shared->ranking, heads, 0, from.n_tiles, k);
+    const float max = shared->ranking.best[0].score;
+    if (j < k) shared->tiles[j] = shared->ranking.best[j].id / GEMM_OUT;
+    float sum = 0;
+    for (int tile = j; tile < from.n_tiles; tile += ROW_THREADS)
+        sum += from.sum[(size_t)r * from.n_tiles + tile] * expf(heads.at(tile).score - max);
+    const float log_sum = logf(block_sum(sum, shared->sums));
+    const struct tile_tokens tokens = {best, shared->tiles, k, from.n_tiles};
+    find_best(&shared->ranking, tokens, 0, k * k, k);
+    if (j >= k) return;
+    const struct scored mine = shared->ranking.best[j];
+    a.ids[(size_t)r * k + j] = mine.id;
+    a.logprobs[(size_t)r * k + j] = log_probability(mine.score, max, log_sum);
 }
 
-/* Entries behind the wanted ones, or behind the vocabulary, have id -1. */
-static __global__ void __launch_bounds__(ROW_THREADS)
-    logprobs_kernel(const __grid_constant__ struct logprobs_args a, struct chunk_best *partial,
-                    int32_t *tickets)
+template <class T> void cuda_topk(struct stream *s, const struct topk_args *a)
 {
-    struct topk_shared *shared = (struct topk_shared *)shared_memory();
-    const int i = blockIdx.y, j = threadIdx.x, vocab = a.state.vocab;
-    grid_wait();
-    if (i >= n_rows(a.out.n, a.out.max)) return;
-    const int n_wanted = a.state.seats[a.out.seat[i]].sampling.n_logprobs;
-    if (n_wanted < 0) return;
-    DEVICE_REQUIRE(n_wanted <= MAX_LOGPROBS);
-    const int n_best = min(n_wanted, vocab);
-    float log_sum;
-    if (!rank_row(shared, a.logits + (size_t)i * vocab, vocab, max(n_best, 1),
-                  partial + (size_t)i * gridDim.x, &tickets[i], &log_sum))
-        return;
-    const float max = shared->best[0].score;
-    if (j == 0) a.top[i].logprob = max + log_sum;
-    if (j >= MAX_LOGPROBS) return;
-    const bool is_there = j < n_best;
-    a.top[i].ids[j] = is_there ? shared->best[j].id : -1;
-    a.top[i].logprobs[j] =
-        is_there ? log_probability(shared->best[j].score, max, log_sum) : -INFINITY;
+    REQUIRE(a->k >= 1 && a->k <= MAX_TOP_K && a->k <= a->vocab && a->vocab == a->w->n_out);
+    const int n_tiles = ceil_div(a->vocab, GEMM_OUT);
+    const size_t n = (size_t)a->max * n_tiles, n_sums = (n + 1) / 2 * 2;
+    REQUIRE(n_sums + 2 * n * a->k <= PARTIAL_FLOATS);
+    float *partials = cuda_stream_of(s)->partials;
+    const struct row_tiles tiles = {(struct scored *)(partials + n_sums), partials, n_tiles, a->k};
+    const struct keep_best epilogue = {tiles, a->vocab};
+    launch_gemm<T>(s, a->w, a->x, a->ldx, a->n, a->max, epilogue);
+    launch(s, topk_kernel, a->max, ROW_THREADS, sizeof(struct topk_shared), *a, tiles);
 }
 
-void cuda_topk(struct stream *s, const struct topk_args *a)
-{
-    REQUIRE(a->k >= 1 && a->k <= MAX_TOP_K && a->k <= a->vocab);
-    launch_scan(s, topk_kernel, a->vocab, a->max, sizeof(struct topk_shared), *a);
-}
-
-void cuda_logprobs(struct stream *s, const struct logprobs_args *a)
-{
-    launch_scan(s, logprobs_kernel, a->state.vocab, a->out.max, sizeof(struct topk_shared), *a);
-}
+FOR_BOTH_TYPES(cuda_topk, topk_args)

@@ -42,7 +42,6 @@ struct vispec {
                                scratch.x by turns, since each reads the one before */
     void *h;                /* act [max_rows][hidden] */
     void *heads;            /* act [max_seqs][hidden] outputs that start the trees */
-    float *logits;          /* [max_seqs k][vocab] */
     int32_t *ids;           /* [max_seqs k][k] */
     float *logprobs;        /* [max_seqs k][k] */
     struct draft_rows beam; /* [max_seqs k] */

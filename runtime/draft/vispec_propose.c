@@ -24,7 +24,6 @@ void vispec_take_buffers(struct vispec *v)
     v->beam_x = device_alloc(v->dev, n * row, "draft's outputs");
     v->h = device_alloc(v->dev, (size_t)max_rows * row, "draft's inputs");
     v->heads = device_alloc(v->dev, (size_t)l->max_seqs * row, "draft's heads");
-    v->logits = device_alloc(v->dev, n * (size_t)cfg->vocab * sizeof(float), "draft's logits");
     v->ids = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
     v->logprobs = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
     struct draft_rows *beam = &v->beam;
@@ -45,10 +44,14 @@ void vispec_free_buffers(struct vispec *v)
 {
     struct draft_rows *beam = &v->beam;
     void *const memory[] = {
-        v->beam_x,       v->h,           v->heads,        v->logits,
-        v->ids,          v->logprobs,    beam->rows.n,    beam->rows.seat,
-        beam->rows.id,   beam->rows.pos, beam->rows.slot, beam->rows.prefix,
-        beam->rows.mask, beam->kind,     beam->h_row,     beam->g_row,
+        v->beam_x,         v->h,
+        v->heads,          v->ids,
+        v->logprobs,       beam->rows.n,
+        beam->rows.seat,   beam->rows.id,
+        beam->rows.pos,    beam->rows.slot,
+        beam->rows.prefix, beam->rows.mask,
+        beam->kind,        beam->h_row,
+        beam->g_row,
     };
     for (size_t i = 0; i < sizeof(memory) / sizeof(memory[0]); i++) device_free(v->dev, memory[i]);
     lm_scratch_done(&v->scratch, v->dev);
@@ -102,11 +105,13 @@ static void queue_layer(const struct vispec *v, struct stream *s, const struct d
 static void queue_level(struct vispec *v, struct stream *s, const struct draft_round *r, int level,
                         const void *hidden, const int32_t *n, int max)
 {
-    const struct topk_args topk = {.logits = v->logits,
+    const struct topk_args topk = {.w = v->target->head,
+                                   .x = hidden,
                                    .ids = v->ids,
                                    .logprobs = v->logprobs,
                                    .n = n,
                                    .max = max,
+                                   .ldx = v->draft.cfg.hidden,
                                    .vocab = v->draft.cfg.vocab,
                                    .k = r->beam.k};
     const struct expand_args expand = {.state = r->state,
@@ -115,7 +120,6 @@ static void queue_level(struct vispec *v, struct stream *s, const struct draft_r
                                        .ids = v->ids,
                                        .logprobs = v->logprobs,
                                        .level = level};
-    lm_logits(v->target, s, hidden, n, max, v->logits);
     v->ops->topk(s, &topk);
     v->ops->expand(s, &expand);
 }

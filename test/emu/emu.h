@@ -115,7 +115,7 @@ void emu_copy_begins(void);
 /* All lanes of mask meet here; the last one runs `all` for everybody, then they go on.  `mine` is
  * what this lane brings, slot[lane] of the warp. */
 void emu_meet(uint32_t mask, int operation, void *mine, void (*all)(emu_warp &));
-enum { EMU_SYNC, EMU_SHUFFLE, EMU_BALLOT, EMU_LDMATRIX, EMU_MMA };
+enum { EMU_SYNC, EMU_SHUFFLE, EMU_BALLOT, EMU_REDUCE_MAX, EMU_REDUCE_MIN, EMU_LDMATRIX, EMU_MMA };
 
 /* A thread's use of memory; of shared memory it is compared with those of the other threads. */
 enum emu_access { EMU_READ, EMU_WRITE, EMU_ATOMIC };

@@ -51,6 +51,7 @@ struct guest {
 struct sim {
     struct opbed r;
     struct kv_pool pool;
+    struct packed *head; /* the identity: logits are the rows themselves */
     struct guest guests[N_SEATS], before[N_SEATS]; /* before: at the end of the last round */
     float *hidden, *logits, *scores, *table, *x, *h, *draft_logits, *logprobs;
     int32_t *ids, *n_topk, *has_scores, *pick;
@@ -301,8 +302,15 @@ static void check_heads(struct sim *s)
 static void run_topk(struct sim *s, int n)
 {
     *s->n_topk = n;
-    s->r.k.ops->topk(s->r.k.stream, &(struct topk_args){s->draft_logits, s->ids, s->logprobs,
-                                                        s->n_topk, N_SEATS * K, VOCAB, K});
+    s->r.k.ops->topk(s->r.k.stream, &(struct topk_args){.w = s->head,
+                                                        .x = s->draft_logits,
+                                                        .ids = s->ids,
+                                                        .logprobs = s->logprobs,
+                                                        .n = s->n_topk,
+                                                        .max = N_SEATS * K,
+                                                        .ldx = VOCAB,
+                                                        .vocab = VOCAB,
+                                                        .k = K});
 }
 
 static void grow_trees(struct sim *s, struct draft_rows beam_rows)
@@ -451,6 +459,9 @@ static void open_sim(struct sim *s, unsigned seed)
                                .n_kv_heads = 1,
                                .head_dim = 1,
                                .max_pages = MAX_PAGES};
+    static float identity[VOCAB * VOCAB];
+    for (int i = 0; i < VOCAB; i++) identity[i * (VOCAB + 1)] = 1;
+    s->head = r->k.ops->pack(r->k.dev, identity, DTYPE_F32, VOCAB, VOCAB);
     size_t logits = (size_t)MAX_ROWS * VOCAB * sizeof(float), row = MAX_ROWS * sizeof(int32_t);
     s->hidden = opbed_array(r, row * WIDTH);
     s->logits = opbed_array(r, logits);
@@ -532,6 +543,7 @@ static void check_lossless(int n_requests, int n_nodes, unsigned seed)
         CHECK_INT(s.n_drafted, >, 2 * s.n_accepted);
     }
     free(requests);
+    s.r.k.ops->packed_free(s.r.k.dev, s.head);
     opbed_close(&s.r);
 }
 

@@ -5,32 +5,64 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Rows of numbers and a head, of small integers and powers of two, so that all products are exact
+ * in every type of activations and in any order; and what they come to. */
 struct bench {
     struct kernels k;
     int32_t *n, *ids;
-    float *logits, *logprobs;
-    int max, vocab, top_k;
+    float *w, *x;  /* [vocab][n_in], [max][n_in] */
+    float *logits; /* [max][vocab] */
+    float *logprobs;
+    int max, n_in, vocab, top_k;
 };
 
-static void bench_open(struct bench *b, int max, int vocab, int top_k)
+static void bench_open(struct bench *b, int max, int n_in, int vocab, int top_k)
 {
-    *b = (struct bench){.max = max, .vocab = vocab, .top_k = top_k};
+    *b = (struct bench){.max = max, .n_in = n_in, .vocab = vocab, .top_k = top_k};
     kernels_open(&b->k);
-    size_t n_best = (size_t)(max + 1) * (size_t)top_k, n = (size_t)max * (size_t)vocab;
+    size_t n_best = (size_t)(max + 1) * (size_t)top_k, row = (size_t)n_in * sizeof(float);
     b->n = kernels_host(&b->k, sizeof(int32_t));
     b->ids = kernels_host(&b->k, n_best * sizeof(int32_t));
     b->logprobs = kernels_host(&b->k, n_best * sizeof(float));
-    b->logits = kernels_host(&b->k, n * sizeof(float));
+    b->w = kernels_host(&b->k, (size_t)vocab * row);
+    b->x = kernels_host(&b->k, (size_t)max * row);
+    b->logits = kernels_host(&b->k, (size_t)max * (size_t)vocab * sizeof(float));
     memset(b->ids, 0xff, n_best * sizeof(int32_t));
     memset(b->logprobs, 0xff, n_best * sizeof(float));
 }
 
+/* Logits with steps of 1 / fineness. */
+static void fill(struct bench *b, int fineness, unsigned *seed)
+{
+    for (int i = 0; i < b->vocab * b->n_in; i++)
+        b->w[i] = (float)(kernels_random_int(seed, 17) - 8) / (float)fineness;
+    for (int i = 0; i < b->max * b->n_in; i++) b->x[i] = (float)(kernels_random_int(seed, 5) - 2);
+    for (int row = 0; row < b->max; row++)
+        for (int id = 0; id < b->vocab; id++)
+            for (int i = 0; i < b->n_in; i++)
+                b->logits[row * b->vocab + id] += b->x[row * b->n_in + i] * b->w[id * b->n_in + i];
+}
+
 static void run(struct bench *b, int n)
 {
-    *b->n = n;
-    b->k.ops->topk(b->k.stream, &(struct topk_args){b->logits, b->ids, b->logprobs, b->n, b->max,
-                                                    b->vocab, b->top_k});
-    stream_wait(b->k.stream);
+    struct kernels *k = &b->k;
+    const size_t n_best = (size_t)(b->max + 1) * (size_t)b->top_k * 4;
+    struct packed *w = k->ops->pack(k->dev, b->w, DTYPE_F32, b->vocab, b->n_in);
+    const struct topk_args args = {
+        .w = w,
+        .x = kernels_upload_act(k, b->x, (size_t)b->max * (size_t)b->n_in),
+        .ids = kernels_empty(k, n_best),
+        .logprobs = kernels_empty(k, n_best),
+        .n = kernels_upload(k, &(int32_t){n}, sizeof(int32_t)),
+        .max = b->max,
+        .ldx = b->n_in,
+        .vocab = b->vocab,
+        .k = b->top_k,
+    };
+    k->ops->topk(k->stream, &args);
+    b->ids = kernels_download(k, args.ids, n_best);
+    b->logprobs = kernels_download(k, args.logprobs, n_best);
+    k->ops->packed_free(k->dev, w);
 }
 
 static double log_sum(const float *logits, int vocab)
@@ -60,15 +92,14 @@ static void check_row(const struct bench *b, int row)
 
 TEST(topk_gives_the_best_log_probabilities_in_order_with_ties_to_the_lowest_id)
 {
-    static const int vocabs[] = {1, 2, 31, 32, 33, 64, 97, 1000, 2049, 8200}, ks[] = {1, 2, 8, 32};
+    static const int vocabs[] = {1, 2, 31, 32, 33, 127, 128, 129, 1000, 8200}, ks[] = {1, 2, 8, 32};
     unsigned seed = 3;
     for (int i = 0; i < 10 * 4 * 2; i++) {
         struct bench b;
-        int vocab = vocabs[i % 10], k = ks[i / 10 % 4], n_values = i < 40 ? 1 << 20 : 7;
+        int vocab = vocabs[i % 10], k = ks[i / 10 % 4];
         if (k > vocab) k = vocab;
-        bench_open(&b, 5, vocab, k);
-        for (int j = 0; j < 5 * vocab; j++)
-            b.logits[j] = 16.0f * (float)kernels_random_int(&seed, n_values) / (float)n_values - 8;
+        bench_open(&b, 5, i < 40 ? 200 : 2, vocab, k); /* many values, or many ties */
+        fill(&b, 16, &seed);
         run(&b, 4);
         for (int row = 0; row < 4; row++) check_row(&b, row);
         CHECK_UNTOUCHED(b.ids + (size_t)4 * (size_t)k, (size_t)(2 * k) * sizeof(int32_t));
@@ -77,71 +108,124 @@ TEST(topk_gives_the_best_log_probabilities_in_order_with_ties_to_the_lowest_id)
     }
 }
 
+TEST(the_best_of_many_rows_are_their_own)
+{
+    struct bench b;
+    unsigned seed = 5;
+    bench_open(&b, 70, 9, 300, 8);
+    fill(&b, 4, &seed);
+    run(&b, 70);
+    for (int row = 0; row < 70; row++) check_row(&b, row);
+    kernels_close(&b.k);
+}
+
 TEST(no_rows_write_nothing)
 {
     struct bench b;
-    bench_open(&b, 2, 10, 3);
+    bench_open(&b, 2, 1, 10, 3);
     run(&b, 0);
     CHECK_UNTOUCHED(b.ids, 6 * sizeof(int32_t));
     kernels_close(&b.k);
 }
 
-TEST(a_row_without_a_softmax_gives_tokens_of_no_probability_and_spoils_no_other)
+/* One row whose logits are what `logit` gives. */
+static void run_row(struct bench *b, int vocab, float (*logit)(int id))
+{
+    bench_open(b, 1, 1, vocab, 3);
+    b->x[0] = 1;
+    for (int id = 0; id < vocab; id++) b->logits[id] = b->w[id] = logit(id);
+    run(b, 1);
+}
+
+static void check_no_softmax(const struct bench *b, int row, const int (*want)[3])
+{
+    for (int j = 0; j < 3; j++) {
+        CHECK_INT(b->ids[3 * row + j], ==, (*want)[j]);
+        CHECK(b->logprobs[3 * row + j] == -INFINITY);
+    }
+}
+
+static float nan_among_others(int id)
+{
+    return id == 20 ? NAN : (float)(id % 30);
+}
+static float minus_infinity(int id)
+{
+    (void)id;
+    return -INFINITY;
+}
+static float one_infinity(int id)
+{
+    return id == 7 ? INFINITY : 0;
+}
+static float nan_far_behind(int id)
+{
+    return id == 8199 ? NAN : (float)(id % 7);
+}
+
+TEST(a_row_without_a_softmax_gives_tokens_of_no_probability)
+{
+    static const struct {
+        float (*logit)(int id);
+        int vocab;
+        int want[3];
+    } rows[] = {
+        {nan_among_others, 30, {29, 28, 27}}, {minus_infinity, 40, {0, 1, 2}},
+        {minus_infinity, 400, {0, 1, 2}},     {one_infinity, 40, {7, 0, 1}},
+        {one_infinity, 400, {7, 0, 1}},       {nan_far_behind, 8200, {6, 13, 20}},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct bench b;
+        run_row(&b, rows[i].vocab, rows[i].logit);
+        check_no_softmax(&b, 0, &rows[i].want);
+        kernels_close(&b.k);
+    }
+}
+
+TEST(a_row_of_nan_spoils_no_other)
 {
     struct bench b;
-    bench_open(&b, 5, 40, 3);
-    for (int id = 0; id < 40; id++) {
-        b.logits[id] = b.logits[160 + id] = (float)id;
-        b.logits[40 + id] = id == 20 ? NAN : (float)id;
-        b.logits[80 + id] = -INFINITY;
-        b.logits[120 + id] = id == 7 ? INFINITY : 0;
-    }
+    unsigned seed = 7;
+    bench_open(&b, 5, 4, 200, 3);
+    fill(&b, 8, &seed);
+    b.x[2 * 4] = NAN;
     run(&b, 5);
-    check_row(&b, 0);
-    check_row(&b, 4);
-    static const int want[3][3] = {{39, 38, 37}, {0, 1, 2}, {7, 0, 1}};
-    for (int row = 1; row < 4; row++) {
-        for (int j = 0; j < 3; j++) {
-            CHECK_INT(b.ids[row * 3 + j], ==, want[row - 1][j]);
-            CHECK(b.logprobs[row * 3 + j] == -INFINITY);
-        }
-    }
+    for (int row = 0; row < 5; row++)
+        if (row != 2) check_row(&b, row);
+    check_no_softmax(&b, 2, &(const int[3]){0, 1, 2});
     kernels_close(&b.k);
 }
 
-TEST(a_row_half_of_which_is_minus_infinity_has_a_softmax_and_a_nan_far_behind_takes_it_away)
+static float half_minus_infinity(int id)
 {
-    enum { VOCAB = 8200 };
+    return id < 4100 ? -INFINITY : (float)(id % 7);
+}
+
+TEST(a_row_half_of_which_is_minus_infinity_has_a_softmax)
+{
     struct bench b;
-    bench_open(&b, 2, VOCAB, 3);
-    for (int id = 0; id < VOCAB; id++) {
-        b.logits[id] = id < VOCAB / 2 ? -INFINITY : (float)(id % 7);
-        b.logits[VOCAB + id] = id == VOCAB - 1 ? NAN : (float)(id % 7);
-    }
-    run(&b, 2);
+    run_row(&b, 8200, half_minus_infinity);
     check_row(&b, 0);
-    for (int j = 0; j < 3; j++) {
-        CHECK_INT(b.ids[3 + j], ==, 6 + 7 * j);
-        CHECK(b.logprobs[3 + j] == -INFINITY);
-    }
     kernels_close(&b.k);
 }
 
 TEST(a_row_has_the_same_bits_alone_and_in_a_batch)
 {
+    enum { MAX = 70, N_IN = 300, VOCAB = 1000, K = 8 };
     struct bench b;
-    bench_open(&b, 7, 5003, 8);
-    unsigned seed = 4;
-    for (int i = 0; i < 7 * 5003; i++)
-        b.logits[i] = 0.001f * (float)kernels_random_int(&seed, 20000);
-    run(&b, 7);
-    float *batch = kernels_host(&b.k, 56 * sizeof(float));
-    memcpy(batch, b.logprobs, 56 * sizeof(float));
-    for (int row = 0; row < 7; row++) {
-        memmove(b.logits, b.logits + (size_t)row * 5003, 5003 * sizeof(float));
-        run(&b, 1);
-        CHECK_SAME_BITS(b.logprobs, batch + (size_t)row * 8, 8);
-    }
+    bench_open(&b, MAX, N_IN, VOCAB, K);
+    float *x = b.x = kernels_random(&b.k, MAX * N_IN, 0.5f, 5);
+    b.w = kernels_random(&b.k, VOCAB * N_IN, 0.5f, 4);
+    run(&b, MAX);
+    const int32_t *ids = b.ids;
+    const float *batch = b.logprobs;
+    for (b.max = 1; b.max <= 3; b.max++)
+        for (int first = 0; first + b.max <= MAX; first += 23) {
+            b.x = x + first * N_IN;
+            run(&b, b.max);
+            CHECK_SAME_BITS(b.logprobs, batch + first * K, (size_t)(b.max * K));
+            for (int j = 0; j < b.max * K; j++) CHECK_INT(b.ids[j], ==, ids[first * K + j]);
+        }
     kernels_close(&b.k);
 }
 

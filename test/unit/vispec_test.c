@@ -97,20 +97,19 @@ static void check_all_rows(struct draftbed *f, const struct draftbed_case *c,
                            const struct draftbed_rows *e)
 {
     struct kernels *k = &f->k;
-    size_t n, width = (size_t)f->draft->cfg.hidden, vocab = (size_t)f->draft->cfg.vocab;
+    size_t n, width = (size_t)f->draft->cfg.hidden;
     const float *outputs = golden_f32(c->tensors, "draft_prefill_output", &n);
     size_t n_rows = n / width;
     CHECK_INT(n_rows, ==, e->n);
-    float *rows = kernels_upload(k, outputs, n * sizeof(float));
-    float *logits = kernels_empty(k, n_rows * vocab * sizeof(float));
-    const struct topk_args topk = {.logits = logits,
+    const struct topk_args topk = {.w = f->lm->head,
+                                   .x = kernels_upload(k, outputs, n * sizeof(float)),
                                    .ids = draftbed_ints(k, n_rows * DRAFTBED_K),
                                    .logprobs =
                                        kernels_empty(k, n_rows * DRAFTBED_K * sizeof(float)),
                                    .max = (int32_t)n_rows,
-                                   .vocab = (int32_t)vocab,
+                                   .ldx = (int32_t)width,
+                                   .vocab = f->draft->cfg.vocab,
                                    .k = DRAFTBED_K};
-    lm_logits(f->lm, k->stream, rows, NULL, (int)n_rows, logits);
     k->ops->topk(k->stream, &topk);
     const float *wanted = kernels_download(k, topk.logprobs, n_rows * DRAFTBED_K * sizeof(float));
     const float *scores =

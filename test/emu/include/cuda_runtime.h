@@ -132,6 +132,38 @@ static inline __attribute__((always_inline)) uint32_t __ballot_sync(uint32_t mas
     return b.result;
 }
 
+template <class T> struct emu_reduction {
+    T value, result;
+};
+
+template <class T, bool IS_MAX> static inline void emu_reduce_all(emu_warp &warp)
+{
+    const int first = __builtin_ctz(warp.expected);
+    T best = ((emu_reduction<T> *)warp.slot[first])->value;
+    for (int lane = first; lane < 32; lane++) {
+        if ((warp.expected >> lane & 1) == 0) continue;
+        const T value = ((emu_reduction<T> *)warp.slot[lane])->value;
+        if (IS_MAX ? value > best : value < best) best = value;
+    }
+    for (int lane = first; lane < 32; lane++)
+        if ((warp.expected >> lane & 1) != 0) ((emu_reduction<T> *)warp.slot[lane])->result = best;
+}
+
+static inline __attribute__((always_inline)) uint32_t __reduce_max_sync(uint32_t mask,
+                                                                        uint32_t value)
+{
+    emu_reduction<uint32_t> r = {value, 0};
+    emu_meet(mask, EMU_REDUCE_MAX, &r, emu_reduce_all<uint32_t, true>);
+    return r.result;
+}
+
+static inline __attribute__((always_inline)) int __reduce_min_sync(uint32_t mask, int value)
+{
+    emu_reduction<int> r = {value, 0};
+    emu_meet(mask, EMU_REDUCE_MIN, &r, emu_reduce_all<int, false>);
+    return r.result;
+}
+
 static inline int __popc(unsigned x)
 {
     return __builtin_popcount(x);
