@@ -60,7 +60,9 @@ struct gemm_problem {
     bool x_is_aligned;
 };
 
-template <int ROWS> constexpr int STAGES = ROWS == FEW_ROWS ? 6 : 4;
+/* As many as an A100's 163 KB hold beside an epilogue; two units of many rows on their way are more
+ * than the memory's latency asks for. */
+template <int ROWS> constexpr int STAGES = ROWS == FEW_ROWS ? 6 : 3;
 /* Of rows that an epilogue takes at once: more would not fit beside the sums of many rows. */
 template <int ROWS> constexpr int EIGHTS = ROWS == FEW_ROWS ? 8 : 4;
 
@@ -300,6 +302,7 @@ static void launch_gemm_rows(struct stream *s, const struct gemm_problem *p,
     const dim3 grid(n_workers, ceil_div(p->max, ROWS));
     REQUIRE((size_t)grid.y * (p->n_units / p->n_k) <= N_TICKETS);
     REQUIRE((size_t)grid.x * grid.y * 2 * ROWS * GEMM_OUT <= WORKSPACE_FLOATS);
+    static_assert(sizeof(struct gemm_shared<T, ROWS, Epilogue>) <= 163 << 10);
     launch(s, gemm_kernel<T, ROWS, Epilogue>, grid, GEMM_THREADS,
            sizeof(struct gemm_shared<T, ROWS, Epilogue>), *p, epilogue);
 }
