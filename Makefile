@@ -57,7 +57,7 @@ $(LIB): $(call obj,$(LIB_SRC) $(SRV_SRC))
 
 # What tests share; a test links the parts that it names.
 $(BUILD)/libtest.a: $(call obj,test/draftbed.c test/golden.c test/image_file.c test/kernels.c \
-		test/pages.c test/opbed.c)
+		test/pages.c test/opbed.c test/roundbed.c)
 	@rm -f $@
 	@ar rcs $@ $^
 
@@ -93,9 +93,10 @@ EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test
 OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention_test \
               draft_rows_test embed_test gemm_test norm_test rope_test sample_test topk_test \
               tree_test vision_attention_test
+MODEL_TESTS := models_test tree_golden_test
 CUDA_TYPES := bf16 f16
 EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
-              $(OP_TESTS) wrappers_test emulator_test table_test tree_golden_test vision_test))
+              $(OP_TESTS) wrappers_test models_test emulator_test table_test tree_golden_test vision_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
@@ -113,6 +114,15 @@ $(CUDA_TYPES:%=$(BUILD)/emu/kernels-%.o): $(BUILD)/emu/kernels-%.o: test/kernels
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -DTEST_DEVICE='"cuda-$*"' -c -o $@ $<
 
+# The engine's rounds and the golden models without any package: test/bare stands for JSON and text.
+BARE_OBJ := $(patsubst %.c,$(BUILD)/bare/%.o,$(wildcard runtime/draft/*.c test/bare/*.c) \
+            $(filter-out runtime/model/model.c,$(wildcard runtime/model/*.c)) runtime/mem.c \
+            $(patsubst %,runtime/engine/%.c,job pagepool prompt round scheduler) runtime/error.c \
+            runtime/text/token_list.c test/golden.c test/opbed.c test/roundbed.c test/test.c)
+$(BUILD)/bare/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -Itest/bare $(CPPFLAGS) $(CFLAGS) -ffunction-sections -c -o $@ $<
+
 EMU_LINK = @mkdir -p $(@D); $(CXX) $(CXXFLAGS) -fopenmp $(LDFLAGS) -o $@ $^ $(PKG_LIBS) $(LDLIBS)
 define emu_test
 $(BUILD)/emu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/obj/test/test.o \
@@ -121,6 +131,9 @@ $(BUILD)/emu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/obj/test/test.o \
 $(BUILD)/emu/test/%-$(1): $(BUILD)/obj/test/emu/%.o $(BUILD)/obj/test/test.o \
 		$(BUILD)/emu/kernels-$(1).o $(EMU_OBJ) $(BUILD)/libtest.a $(LIB)
 	$$(EMU_LINK)
+$(BUILD)/emu/test/models_test-$(1): $(BUILD)/bare/test/emu/models_test.o $(BARE_OBJ) \
+		$(BUILD)/emu/kernels-$(1).o $(EMU_OBJ) $(call obj,$(wildcard kernels/cpu/*.c))
+	$$(EMU_LINK) -Wl,--gc-sections
 endef
 $(foreach t,$(CUDA_TYPES),$(eval $(call emu_test,$(t))))
 
@@ -178,7 +191,7 @@ cuda-check: $(CUDA_OBJ)
 endif
 
 GPU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/gpu/test/%-$(t),\
-              $(OP_TESTS) wrappers_test))
+              $(OP_TESTS) wrappers_test $(MODEL_TESTS)))
 GPU_SHARED := $(call obj,test/test.c test/opbed.c test/pages.c runtime/mem.c) $(BUILD)/gpu/device.o
 
 $(BUILD)/gpu/device.o: kernels/device.c Makefile
@@ -193,6 +206,11 @@ $(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/unit/%.o $(BUILD)/emu/kernels-$(1).o
 $(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/emu/%.o $(BUILD)/emu/kernels-$(1).o $(GPU_SHARED) \
 		$(BUILD)/cuda/test/emu/wrappers.o $(CUDA_OBJ)
 	$$(GPU_LINK)
+$(BUILD)/gpu/test/models_test-$(1): $(BUILD)/bare/test/emu/models_test.o
+$(BUILD)/gpu/test/tree_golden_test-$(1): $(BUILD)/bare/test/unit/tree_golden_test.o
+$(MODEL_TESTS:%=$(BUILD)/gpu/test/%-$(1)): $(BARE_OBJ) $(BUILD)/emu/kernels-$(1).o \
+		$(BUILD)/gpu/device.o $(CUDA_OBJ)
+	$$(GPU_LINK) -Wl,--gc-sections
 endef
 $(foreach t,$(CUDA_TYPES),$(eval $(call gpu_test,$(t))))
 
@@ -236,4 +254,4 @@ clean:
 	rm -rf $(BUILD)
 
 .SECONDARY:
--include $(shell find $(BUILD)/obj $(BUILD)/emu -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/emu $(BUILD)/bare -name '*.d' 2>/dev/null)

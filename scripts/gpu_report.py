@@ -238,6 +238,9 @@ def markdown(report: dict) -> str:
         lines += [f"Limits of this run: copy {run.bytes_a_us / 1e3:.0f} GB/s, bf16 product {run.flops_a_us / 1e6:.0f} TFLOP/s.", ""]
     lines += table(["step", "seconds", "state"],
                    [[name, step["seconds"], step["state"]] for name, step in report["steps"].items()])
+    for name in ("tests", "models"):
+        if name in report:
+            lines += [f"{name}: {report[name]['passed']} passed", ""]
     lines += [f"not ok: {failure}" for failure in report.get("failed", [])] + [""]
     lines += goal_table(report) + op_table(run) + round_table(run) + generate_table(run)
     return "\n".join(lines)

@@ -149,6 +149,7 @@ def check(tmp_path):
     write(path / "compute-sanitizer", 'echo "== ERROR SUMMARY: 0 errors"')
     for name in SANITIZED:
         write(build / "gpu/test" / f"{name}-bf16", "echo ok 1 - it is right")
+    write(build / "gpu/test/models_test-bf16", "echo ok 1 - trees are right; echo ok 2 - so are tokens")
     prints(build / "gpu/bench/limits", OPS, LIMITS)
     prints(build / "gpu/bench/ops", OPS, [op("gemm,llava-7b,qkv,8,12288,4096", 28, 100e6)])
     prints(build / "gpu/bench/pass", OPS, [op("pass,llava-7b,1 sequences,1024,60,0", 4000, 14e9)])
@@ -171,10 +172,10 @@ def states(report):
 def test_the_report_lies_in_the_chosen_folder(check):
     status, report = check()
     assert status == 0
-    assert set(states(report)) == {"build", "tests", "sanitizer", "limits", "ops", "pass", "round", "peers", "generate"}
+    assert set(states(report)) == {"build", "tests", "models", "sanitizer", "limits", "ops", "pass", "round", "peers", "generate"}
     assert set(states(report).values()) <= {"done", "skipped"}
     assert report["gpu"] == "NVIDIA H200 INVENTED, 1, 2"
-    assert report["tests"] == {"passed": len(SANITIZED)}
+    assert (report["tests"], report["models"]) == ({"passed": len(SANITIZED)}, {"passed": 2})
     assert {file.name for file in check.report.iterdir()} >= {"report.json", "report.md", "ops.csv", "log.txt"}
     text = (check.report / "report.md").read_text()
     assert "| verify pass, 1 sequence, <= 64 rows, 7B | 87.5 | 80 | 88 | % of limit | must |" in text
@@ -188,6 +189,12 @@ def test_a_failed_test_ends_the_run(check):
     assert status == 1
     assert states(report) == {"build": "done", "tests": "failed"}
     assert "gemm_test-bf16: not ok 1 - a product" in report["failed"][0]
+
+
+def test_a_failed_model_ends_the_run(check):
+    check.write(check.build / "gpu/test/models_test-bf16", "echo not ok 1 - trees; exit 1")
+    status, report = check()
+    assert (status, states(report)) == (1, {"build": "done", "tests": "done", "models": "failed"})
 
 
 def test_a_program_that_dies_without_a_word_is_a_failed_test(check):
