@@ -57,7 +57,7 @@ $(LIB): $(call obj,$(LIB_SRC) $(SRV_SRC))
 
 # What tests share; a test links the parts that it names.
 $(BUILD)/libtest.a: $(call obj,test/draftbed.c test/golden.c test/image_file.c test/kernels.c \
-		test/pages.c test/opbed.c)
+		test/pages.c test/opbed.c test/roundbed.c)
 	@rm -f $@
 	@ar rcs $@ $^
 
@@ -95,7 +95,7 @@ OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention
               tree_test vision_attention_test
 CUDA_TYPES := bf16 f16
 EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
-              $(OP_TESTS) emulator_test table_test tree_golden_test vision_test))
+              $(OP_TESTS) emulator_test table_test tree_golden_test vision_test vispec_rounds_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)
