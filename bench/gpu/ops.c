@@ -15,49 +15,64 @@ enum {
 /* ---- products ----------------------------------------------------------------------------------
  */
 
+/* What becomes of the sums. */
+enum epilogue { STORED, ADDED, STORED_AS_FLOAT, GATED };
+
 struct gemm_case {
-    struct gemm_args args;
+    enum epilogue epilogue;
     struct packed **w;
     int n_copies;
+    const void *x;
+    void *y;
+    int n_rows, n_out, n_in;
 };
 
 static void call_gemm(struct bench *b, const void *arg, int i)
 {
     const struct gemm_case *c = arg;
-    struct gemm_args args = c->args;
-    args.w = c->w[i % c->n_copies];
-    b->ops->gemm(b->stream, &args);
+    const struct packed *w = c->w[i % c->n_copies];
+    const struct gemm_args gemm = {.w = w,
+                                   .x = c->x,
+                                   .y = c->y,
+                                   .max = c->n_rows,
+                                   .ldx = c->n_in,
+                                   .ldy = c->n_out,
+                                   .y_is_float = c->epilogue == STORED_AS_FLOAT,
+                                   .add = c->epilogue == ADDED};
+    const struct swiglu_args swiglu = {
+        .w = w, .x = c->x, .y = c->y, .max = c->n_rows, .ldx = c->n_in, .ldy = c->n_out / 2};
+    if (c->epilogue == GATED)
+        b->ops->swiglu(b->stream, &swiglu);
+    else
+        b->ops->gemm(b->stream, &gemm);
 }
 
 static void bench_gemm(struct bench *b, const char *model, const char *product, int n_out, int n_in,
-                       bool y_is_float, bool add)
+                       enum epilogue epilogue)
 {
     static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
+    static const double y_bytes[] = {2, 4, 4, 1}; /* of an output */
     const size_t w_bytes = (size_t)n_out * (size_t)n_in * 2;
-    struct gemm_case c = {.n_copies = (int)(ROTATED_BYTES / w_bytes) + 1};
+    struct gemm_case c = {.epilogue = epilogue,
+                          .n_copies = (int)(ROTATED_BYTES / w_bytes) + 1,
+                          .n_out = n_out,
+                          .n_in = n_in};
     c.w = malloc((size_t)c.n_copies * sizeof(struct packed *));
     for (int i = 0; i < c.n_copies; i++)
-        c.w[i] = b->ops->pack(b->dev, b->random + i * 64, b->ops->act, n_out, n_in);
+        c.w[i] = b->ops->pack(b->dev, b->random + i * 64, b->ops->act, n_out, n_in,
+                              epilogue == GATED ? n_out / 2 : 0);
     void *x = bench_random(b, (size_t)MAX_ROWS * (size_t)n_in * 2);
     void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 4, "results");
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        if (y_is_float && rows[i] > 128) break; /* logits of prompts are not wanted */
-        c.args = (struct gemm_args){.x = x,
-                                    .y = y,
-                                    .max = rows[i],
-                                    .ldx = n_in,
-                                    .ldy = n_out,
-                                    .y_is_float = y_is_float,
-                                    .add = add};
+        if (epilogue == STORED_AS_FLOAT && rows[i] > 128) break; /* logits of prompts: not wanted */
+        c.x = x;
+        c.y = y;
+        c.n_rows = rows[i];
         char name[128];
         snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", model, product, rows[i], n_out, n_in);
         const double n = rows[i];
         bench_case(b, name, call_gemm, &c,
-                   (double)w_bytes + 2 * n * n_in +
-                       n * n_out *
-                           (y_is_float ? 4
-                            : add      ? 4
-                                       : 2),
+                   (double)w_bytes + 2 * n * n_in + y_bytes[epilogue] * n * n_out,
                    2 * n * n_out * n_in);
     }
     for (int i = 0; i < c.n_copies; i++) b->ops->packed_free(b->dev, c.w[i]);
@@ -69,11 +84,11 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
 static void bench_gemms(struct bench *b, const struct shape *m)
 {
     const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
-    bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, false, false);
-    bench_gemm(b, m->name, "o", m->hidden, mixed, false, true);
-    bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, false, false);
-    bench_gemm(b, m->name, "down", m->hidden, m->intermediate, false, true);
-    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, true, false);
+    bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, STORED);
+    bench_gemm(b, m->name, "o", m->hidden, mixed, ADDED);
+    bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, GATED);
+    bench_gemm(b, m->name, "down", m->hidden, m->intermediate, ADDED);
+    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, STORED_AS_FLOAT);
 }
 
 /* ---- attention ---------------------------------------------------------------------------------
@@ -176,7 +191,6 @@ static void bench_attentions(struct bench *b, const struct shape *m)
 
 struct row_case {
     struct norm_args norm;
-    struct silu_mul_args silu;
     struct topk_args topk;
 };
 
@@ -184,12 +198,6 @@ static void call_norm(struct bench *b, const void *arg, int i)
 {
     (void)i;
     b->ops->rmsnorm(b->stream, &((const struct row_case *)arg)->norm);
-}
-
-static void call_silu(struct bench *b, const void *arg, int i)
-{
-    (void)i;
-    b->ops->silu_mul(b->stream, &((const struct row_case *)arg)->silu);
 }
 
 static void call_topk(struct bench *b, const void *arg, int i)
@@ -201,20 +209,17 @@ static void call_topk(struct bench *b, const void *arg, int i)
 static void bench_rows(struct bench *b, const struct shape *m, int n)
 {
     const size_t rows = (size_t)n;
-    void *in = bench_random(b, rows * 4 * (size_t)m->intermediate);
-    void *out = device_alloc(b->dev, rows * 2 * (size_t)m->intermediate, "results");
+    void *in = bench_random(b, rows * 2 * (size_t)m->hidden);
+    void *out = device_alloc(b->dev, rows * 2 * (size_t)m->hidden, "results");
     float *logits = bench_random(b, rows * 4 * (size_t)m->vocab);
     struct row_case c = {
         .norm = {.x = in, .w = logits, .out = out, .max = n, .width = m->hidden, .eps = 1e-6F},
-        .silu = {.in = in, .out = out, .max = n, .width = m->intermediate},
         .topk = {.logits = logits, .max = n, .vocab = m->vocab, .k = 8}};
     c.topk.ids = device_alloc(b->dev, rows * 32, "results");
     c.topk.logprobs = device_alloc(b->dev, rows * 32, "results");
     char name[128];
     snprintf(name, sizeof(name), "rmsnorm,%s,,%d,0,0", m->name, n);
     bench_case(b, name, call_norm, &c, 4.0 * n * m->hidden, 0);
-    snprintf(name, sizeof(name), "silu_mul,%s,,%d,0,0", m->name, n);
-    bench_case(b, name, call_silu, &c, 6.0 * n * m->intermediate, 0);
     snprintf(name, sizeof(name), "topk,%s,,%d,0,0", m->name, n);
     bench_case(b, name, call_topk, &c, 4.0 * n * m->vocab, 0);
     device_free(b->dev, in);

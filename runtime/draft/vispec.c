@@ -61,7 +61,7 @@ static int load_linear(struct packed **out, float **bias, const struct weights *
                        struct error *err)
 {
     const struct weights_part weight = {"weight", hidden}, vector = {"bias", hidden};
-    if (weights_packed(out, w, &weight, 1, 2 * hidden, err) != 0) return -1;
+    if (weights_packed(out, w, &weight, 1, 2 * hidden, 0, err) != 0) return -1;
     return weights_has(w, "bias") ? weights_vector(bias, w, &vector, 1, err) : 0;
 }
 
