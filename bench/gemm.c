@@ -122,7 +122,7 @@ static double time_calls(struct bench *b, const struct gemm_args *gemm,
 static void run_case(struct bench *b, enum dtype type, int n_out, int n_in, int n_rows)
 {
     static const char *const names[] = {"f32", "f16", "bf16"};
-    struct packed *w = b->ops->pack(b->dev, b->weights, type, n_out, n_in);
+    struct packed *w = b->ops->pack(b->dev, b->weights, type, n_out, n_in, 0);
     struct gemm_args gemm = {
         .w = w, .x = b->x, .y = b->y, .max = n_rows, .ldx = n_in, .ldy = n_out};
     struct matmul_args matmul = {.w = b->plain,

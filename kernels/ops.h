@@ -46,7 +46,10 @@ size_t dtype_size(enum dtype t);
 
 /* A weight matrix [n_out][n_in] in the device's own order, made once at load from host memory (pack
  * returns when `w` is no longer needed).  The values are the checkpoint's, exactly: 16-bit weights
- * stay 16-bit and are widened where they are used.  packed_free accepts NULL. */
+ * stay 16-bit and are widened where they are used.  packed_free accepts NULL.
+ *
+ * With pair > 0, outputs i and i + pair of each run of 2 pair are a pair, for an operation that
+ * computes with both; n_out is a multiple of 2 pair. */
 struct packed;
 
 enum activation {
@@ -57,17 +60,26 @@ enum activation {
 
 /* y = x W^T + bias (+ y if `add`): y [n][n_out], x [n][n_in]. */
 struct gemm_args {
-    const struct packed *w;
-    const float *bias; /* [n_out] or NULL */
-    const void *x;     /* act */
-    void *y;           /* act, or float if y_is_float; does not overlap x */
-    const int32_t *n;  /* NULL: exactly max rows */
-    int32_t max;       /* <= MAX_GEMM_ROWS */
+    const struct packed *w; /* without pairs */
+    const float *bias;      /* [n_out] or NULL */
+    const void *x;          /* act */
+    void *y;                /* act, or float if y_is_float; does not overlap x */
+    const int32_t *n;       /* NULL: exactly max rows */
+    int32_t max;            /* <= MAX_GEMM_ROWS */
     int32_t ldx, ldy;
     bool add, y_is_float;
 };
 
-/* The same for the vision tower, by the device's library; w is plain [n_out][n_in] act, bias
+/* y = silu(x G^T) * (x U^T), where silu(x) = x / (1 + e^-x): y [n][n_out / 2], x [n][n_in]. */
+struct swiglu_args {
+    const struct packed *w; /* [G; U], with pair = n_out / 2 */
+    const void *x;          /* act */
+    void *y;                /* act; does not overlap x */
+    const int32_t *n;       /* NULL: exactly max rows */
+    int32_t max, ldx, ldy;
+};
+
+/* gemm for the vision tower, by the device's library; w is plain [n_out][n_in] act, bias
  * [n_out] act or NULL.  Bits may depend on n.  `add` goes with ACT_NONE only; an activation may see
  * the sum as act holds it. */
 struct matmul_args {
@@ -97,14 +109,6 @@ struct norm_args {
     const int32_t *n;      /* NULL: exactly max rows */
     int32_t max, width;
     float eps;
-};
-
-/* out = silu(gate) * up: in [n][2 width], gate first; out [n][width]. */
-struct silu_mul_args {
-    const void *in;
-    void *out;
-    const int32_t *n;
-    int32_t max, width;
 };
 
 /* Rotary embedding by halves (x[i], x[i + head_dim/2]) (Llama, Qwen2; "NeoX style").  table[p][i]
@@ -173,6 +177,13 @@ struct vision_attention_args {
     void *out;            /* act [n][n_heads head_dim] */
     const int32_t *first; /* [n_segments + 1] */
     int32_t n, n_segments, n_heads, head_dim;
+};
+
+/* out = silu(gate) * up: in [n][2 width], gate first; out [n][width].  The tower's swiglu. */
+struct silu_mul_args {
+    const void *in; /* act */
+    void *out;      /* act */
+    int32_t n, width;
 };
 
 /* Patches of a picture for a patch embedding that is a matmul: out[y * w/p + x] = the patch's
@@ -397,20 +408,22 @@ struct ops {
     /* Rows that a pass over a model with such heads can have: `max` of plan and attention; at most
      * MAX_GEMM_ROWS. */
     int (*max_rows)(int n_heads, int n_kv_heads);
-    struct packed *(*pack)(struct device *, const void *w, enum dtype t, int n_out, int n_in);
+    struct packed *(*pack)(struct device *, const void *w, enum dtype t, int n_out, int n_in,
+                           int pair);
     void (*packed_free)(struct device *, struct packed *); /* accepts NULL */
     void (*gemm)(struct stream *, const struct gemm_args *);
+    void (*swiglu)(struct stream *, const struct swiglu_args *);
     void (*matmul)(struct stream *, const struct matmul_args *);
     void (*embed)(struct stream *, const struct embed_args *);
     void (*rmsnorm)(struct stream *, const struct norm_args *);
     void (*layernorm)(struct stream *, const struct norm_args *);
-    void (*silu_mul)(struct stream *, const struct silu_mul_args *);
     void (*rope_append)(struct stream *, const struct rope_append_args *);
     void (*plan)(struct stream *, const struct plan_args *);
     void (*attention)(struct stream *, const struct attention_args *);
     void (*draft_attention)(struct stream *, const struct draft_attention_args *);
     void (*vision_rope)(struct stream *, const struct vision_rope_args *);
     void (*vision_attention)(struct stream *, const struct vision_attention_args *);
+    void (*silu_mul)(struct stream *, const struct silu_mul_args *);
     void (*patches)(struct stream *, const struct patches_args *);
     void (*add_positions)(struct stream *, const struct add_positions_args *);
     void (*pool_attention)(struct stream *, const struct pool_attention_args *);

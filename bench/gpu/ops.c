@@ -22,13 +22,13 @@ struct copies {
     int n;
 };
 
-static struct copies pack_copies(struct bench *b, int n_out, int n_in)
+static struct copies pack_copies(struct bench *b, int n_out, int n_in, int pair)
 {
     const size_t n = ROTATED_BYTES / ((size_t)n_out * (size_t)n_in * 2) + 1;
     struct copies c = {.n = n < MAX_COPIES ? (int)n : MAX_COPIES};
     c.w = malloc((size_t)c.n * sizeof(struct packed *));
     for (int i = 0; i < c.n; i++)
-        c.w[i] = b->ops->pack(b->dev, b->random + i * 64, b->ops->act, n_out, n_in);
+        c.w[i] = b->ops->pack(b->dev, b->random + i * 64, b->ops->act, n_out, n_in, pair);
     return c;
 }
 
@@ -38,40 +38,59 @@ static void free_copies(struct bench *b, struct copies *c)
     free(c->w);
 }
 
+/* What becomes of the sums. */
+enum epilogue { STORED, ADDED, STORED_AS_FLOAT, GATED };
+
 struct gemm_case {
-    struct gemm_args args;
+    enum epilogue epilogue;
     struct copies weights;
+    const void *x;
+    void *y;
+    int n_rows, n_out, n_in;
 };
 
 static void call_gemm(struct bench *b, const void *arg, int i)
 {
     const struct gemm_case *c = arg;
-    struct gemm_args args = c->args;
-    args.w = c->weights.w[i % c->weights.n];
-    b->ops->gemm(b->stream, &args);
+    const struct packed *w = c->weights.w[i % c->weights.n];
+    const struct gemm_args gemm = {.w = w,
+                                   .x = c->x,
+                                   .y = c->y,
+                                   .max = c->n_rows,
+                                   .ldx = c->n_in,
+                                   .ldy = c->n_out,
+                                   .y_is_float = c->epilogue == STORED_AS_FLOAT,
+                                   .add = c->epilogue == ADDED};
+    const struct swiglu_args swiglu = {
+        .w = w, .x = c->x, .y = c->y, .max = c->n_rows, .ldx = c->n_in, .ldy = c->n_out / 2};
+    if (c->epilogue == GATED)
+        b->ops->swiglu(b->stream, &swiglu);
+    else
+        b->ops->gemm(b->stream, &gemm);
 }
 
 static void bench_gemm(struct bench *b, const char *model, const char *product, int n_out, int n_in,
-                       bool y_is_float, bool add)
+                       enum epilogue epilogue)
 {
     static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
-    const double w_bytes = 2.0 * n_out * n_in, y_bytes = y_is_float || add ? 4 : 2;
-    struct gemm_case c = {.weights = pack_copies(b, n_out, n_in)};
+    static const double y_bytes[] = {2, 4, 4, 1}; /* of an output */
+    const double w_bytes = 2.0 * n_out * n_in;
+    const int pair = epilogue == GATED ? n_out / 2 : 0;
+    struct gemm_case c = {.epilogue = epilogue,
+                          .weights = pack_copies(b, n_out, n_in, pair),
+                          .n_out = n_out,
+                          .n_in = n_in};
     void *x = bench_random(b, (size_t)MAX_ROWS * (size_t)n_in * 2);
     void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 4, "results");
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        if (y_is_float && rows[i] > 128) break; /* logits of prompts are not wanted */
-        c.args = (struct gemm_args){.x = x,
-                                    .y = y,
-                                    .max = rows[i],
-                                    .ldx = n_in,
-                                    .ldy = n_out,
-                                    .y_is_float = y_is_float,
-                                    .add = add};
+        if (epilogue == STORED_AS_FLOAT && rows[i] > 128) break; /* logits of prompts: not wanted */
+        c.x = x;
+        c.y = y;
+        c.n_rows = rows[i];
         char name[128];
         snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", model, product, rows[i], n_out, n_in);
         const double n = rows[i];
-        bench_case(b, name, call_gemm, &c, w_bytes + 2 * n * n_in + y_bytes * n * n_out,
+        bench_case(b, name, call_gemm, &c, w_bytes + 2 * n * n_in + y_bytes[epilogue] * n * n_out,
                    2 * n * n_out * n_in);
     }
     free_copies(b, &c.weights);
@@ -82,11 +101,11 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
 static void bench_gemms(struct bench *b, const struct shape *m)
 {
     const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
-    bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, false, false);
-    bench_gemm(b, m->name, "o", m->hidden, mixed, false, true);
-    bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, false, false);
-    bench_gemm(b, m->name, "down", m->hidden, m->intermediate, false, true);
-    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, true, false);
+    bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, STORED);
+    bench_gemm(b, m->name, "o", m->hidden, mixed, ADDED);
+    bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, GATED);
+    bench_gemm(b, m->name, "down", m->hidden, m->intermediate, ADDED);
+    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, STORED_AS_FLOAT);
 }
 
 /* ---- lm_head -----------------------------------------------------------------------------------
@@ -108,7 +127,7 @@ static void call_topk(struct bench *b, const void *arg, int i)
 static void bench_head(struct bench *b, const struct shape *m)
 {
     static const int rows[] = {1, 8, 64, 128};
-    struct head_case c = {.weights = pack_copies(b, m->vocab, m->hidden)};
+    struct head_case c = {.weights = pack_copies(b, m->vocab, m->hidden, 0)};
     void *x = bench_random(b, 128 * (size_t)m->hidden * 2);
     void *ids = device_alloc(b->dev, 128 * 8 * 4, "results");
     void *logprobs = device_alloc(b->dev, 128 * 8 * 4, "results");
@@ -229,37 +248,23 @@ static void bench_attentions(struct bench *b, const struct shape *m)
 /* ---- operations on rows ------------------------------------------------------------------------
  */
 
-struct row_case {
-    struct norm_args norm;
-    struct silu_mul_args silu;
-};
-
 static void call_norm(struct bench *b, const void *arg, int i)
 {
     (void)i;
-    b->ops->rmsnorm(b->stream, &((const struct row_case *)arg)->norm);
-}
-
-static void call_silu(struct bench *b, const void *arg, int i)
-{
-    (void)i;
-    b->ops->silu_mul(b->stream, &((const struct row_case *)arg)->silu);
+    b->ops->rmsnorm(b->stream, arg);
 }
 
 static void bench_rows(struct bench *b, const struct shape *m, int n)
 {
     const size_t rows = (size_t)n;
-    void *in = bench_random(b, rows * 4 * (size_t)m->intermediate);
-    void *out = device_alloc(b->dev, rows * 2 * (size_t)m->intermediate, "results");
+    void *in = bench_random(b, rows * 2 * (size_t)m->hidden);
+    void *out = device_alloc(b->dev, rows * 2 * (size_t)m->hidden, "results");
     float *w = bench_random(b, 4 * (size_t)m->hidden);
-    struct row_case c = {
-        .norm = {.x = in, .w = w, .out = out, .max = n, .width = m->hidden, .eps = 1e-6F},
-        .silu = {.in = in, .out = out, .max = n, .width = m->intermediate}};
+    const struct norm_args norm = {
+        .x = in, .w = w, .out = out, .max = n, .width = m->hidden, .eps = 1e-6F};
     char name[128];
     snprintf(name, sizeof(name), "rmsnorm,%s,,%d,0,0", m->name, n);
-    bench_case(b, name, call_norm, &c, 4.0 * n * m->hidden, 0);
-    snprintf(name, sizeof(name), "silu_mul,%s,,%d,0,0", m->name, n);
-    bench_case(b, name, call_silu, &c, 6.0 * n * m->intermediate, 0);
+    bench_case(b, name, call_norm, &norm, 4.0 * n * m->hidden, 0);
     device_free(b->dev, in);
     device_free(b->dev, out);
     device_free(b->dev, w);

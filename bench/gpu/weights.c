@@ -1,19 +1,19 @@
 #include "bench/gpu/weights.h"
 
-/* A matrix of random numbers, another part of them for each `seed`. */
-static struct packed *matrix(struct bench *b, int n_out, int n_in, int seed)
+/* A matrix of random numbers, another part of them for each `seed`; in pairs where pair > 0. */
+static struct packed *matrix(struct bench *b, int n_out, int n_in, int pair, int seed)
 {
-    return b->ops->pack(b->dev, b->random + seed * 64 % 4096, b->ops->act, n_out, n_in);
+    return b->ops->pack(b->dev, b->random + seed * 64 % 4096, b->ops->act, n_out, n_in, pair);
 }
 
 static struct decoder_layer layer_of(struct bench *b, const struct lm_config *cfg, int seed)
 {
     const int mixed = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
     return (struct decoder_layer){
-        .qkv = matrix(b, mixed + 2 * kv, cfg->hidden, seed),
-        .o = matrix(b, cfg->hidden, mixed, seed + 1),
-        .gate_up = matrix(b, 2 * cfg->intermediate, cfg->hidden, seed + 2),
-        .down = matrix(b, cfg->hidden, cfg->intermediate, seed + 3),
+        .qkv = matrix(b, mixed + 2 * kv, cfg->hidden, 0, seed),
+        .o = matrix(b, cfg->hidden, mixed, 0, seed + 1),
+        .gate_up = matrix(b, 2 * cfg->intermediate, cfg->hidden, cfg->intermediate, seed + 2),
+        .down = matrix(b, cfg->hidden, cfg->intermediate, 0, seed + 3),
     };
 }
 
@@ -39,7 +39,7 @@ void bench_fill_lm(struct bench *b, struct lm *lm, const struct shape *m, int n_
                       .dev = b->dev};
     lm->embeddings_type = b->ops->act;
     lm->embeddings = bench_random(b, (size_t)m->vocab * (size_t)m->hidden * 2);
-    lm->head = matrix(b, m->vocab, m->hidden, 1);
+    lm->head = matrix(b, m->vocab, m->hidden, 0, 1);
     lm->final_norm = bench_random(b, (size_t)m->hidden * sizeof(float));
     lm->rope.n_pos = n_positions;
     lm->rope.table = bench_random(b, (size_t)n_positions * (size_t)m->head_dim * sizeof(float));
@@ -75,7 +75,7 @@ void bench_fill_draft(struct bench *b, struct vispec *v, const struct lm *target
     struct lm_config *cfg = &v->draft.cfg;
     cfg->n_layers = 1;
     cfg->n_kv_heads = cfg->n_heads;
-    v->h_weights = matrix(b, cfg->hidden, cfg->hidden, 1);
+    v->h_weights = matrix(b, cfg->hidden, cfg->hidden, 0, 1);
     v->layer = layer_of(b, cfg, 3);
     v->layer.post_norm = target->final_norm;
     vispec_take_buffers(v);

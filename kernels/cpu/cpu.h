@@ -7,20 +7,22 @@
 extern const struct ops cpu_ops; /* table.c */
 
 int cpu_max_rows(int n_heads, int n_kv_heads);
-struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in);
+struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in,
+                        int pair);
 void cpu_packed_free(struct device *dev, struct packed *w);
 void cpu_gemm(struct stream *s, const struct gemm_args *args);
+void cpu_swiglu(struct stream *s, const struct swiglu_args *args);
 void cpu_matmul(struct stream *s, const struct matmul_args *args);
 void cpu_embed(struct stream *s, const struct embed_args *args);
 void cpu_rmsnorm(struct stream *s, const struct norm_args *args);
 void cpu_layernorm(struct stream *s, const struct norm_args *args);
-void cpu_silu_mul(struct stream *s, const struct silu_mul_args *args);
 void cpu_rope_append(struct stream *s, const struct rope_append_args *args);
 void cpu_plan(struct stream *s, const struct plan_args *args);
 void cpu_attention(struct stream *s, const struct attention_args *args);
 void cpu_draft_attention(struct stream *s, const struct draft_attention_args *args);
 void cpu_vision_rope(struct stream *s, const struct vision_rope_args *args);
 void cpu_vision_attention(struct stream *s, const struct vision_attention_args *args);
+void cpu_silu_mul(struct stream *s, const struct silu_mul_args *args);
 void cpu_patches(struct stream *s, const struct patches_args *args);
 void cpu_add_positions(struct stream *s, const struct add_positions_args *args);
 void cpu_pool_attention(struct stream *s, const struct pool_attention_args *args);

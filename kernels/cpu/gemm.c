@@ -1,9 +1,9 @@
-/* y = act(x W^T + bias) (+ y), row-invariant, on packed weights.
+/* x W^T on packed weights, row-invariant, and what becomes of its sums: gemm, swiglu.
  *
  *   W   panels of PANEL outputs, [ceil(n_out / PANEL)][n_in][PANEL] in the checkpoint's type,
- *       zero-padded
+ *       zero-padded; of pairs, WIDE first outputs and then their second ones
  *
- * Every element of y is one chain acc = fma(x[k], w[k], acc), k = 0 .. n_in - 1, starting at 0.  No
+ * Every sum is one chain acc = fma(x[k], w[k], acc), k = 0 .. n_in - 1, starting at 0.  No
  * loop below changes that order, only how many chains run side by side; so the bits of a row do not
  * depend on the rows beside it.
  *
@@ -31,44 +31,55 @@ enum {
 };
 
 struct packed {
-    int n_out, n_in, n_panels;
+    int n_out, n_in, pair, n_panels;
     enum dtype type;
     size_t panel_bytes;
     char *panels; /* [n_panels][n_in][PANEL] of type, owned */
 };
 
-/* Writes one panel: panel[k][j] = w[j][k], zeros where there is no output.  size is a constant
- * where this is inlined. */
-static inline __attribute__((always_inline)) void pack_panel(char *panel, const char *w, int n_out,
-                                                             int n_in, const size_t size)
+/* The output in column j of a panel; n_out or more if there is none. */
+static int packed_output(const struct packed *p, int panel, int j)
 {
-    for (int j = 0; j < PANEL; j++)
-        for (int k = 0; k < n_in; k++) {
-            char *to = panel + ((size_t)k * PANEL + (size_t)j) * size;
-            if (j < n_out)
-                memcpy(to, w + ((size_t)j * n_in + k) * size, size);
+    if (p->pair == 0) return panel * PANEL + j;
+    const int i = panel * WIDE + j % WIDE;
+    return i < p->n_out / 2 ? i / p->pair * 2 * p->pair + i % p->pair + j / WIDE * p->pair
+                            : p->n_out;
+}
+
+/* Writes one panel: [k][j] = w[output][k], zeros where there is no output.  size is a constant
+ * where this is inlined. */
+static inline __attribute__((always_inline)) void pack_panel(const struct packed *p, int panel,
+                                                             const char *w, const size_t size)
+{
+    char *columns = p->panels + (size_t)panel * p->panel_bytes;
+    for (int j = 0; j < PANEL; j++) {
+        const int output = packed_output(p, panel, j);
+        for (int k = 0; k < p->n_in; k++) {
+            char *to = columns + ((size_t)k * PANEL + (size_t)j) * size;
+            if (output < p->n_out)
+                memcpy(to, w + ((size_t)output * p->n_in + k) * size, size);
             else
                 memset(to, 0, size);
         }
+    }
 }
 
-struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in)
+struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in,
+                        int pair)
 {
-    REQUIRE(n_out > 0 && n_out <= MAX_N_OUT && n_in > 0);
+    REQUIRE(n_out > 0 && n_out <= MAX_N_OUT && n_in > 0 && (pair == 0 || n_out % (2 * pair) == 0));
     size_t size = dtype_size(t);
     struct packed *p = device_alloc(dev, sizeof(*p), "a weight's description");
-    *p = (struct packed){.n_out = n_out, .n_in = n_in, .type = t};
+    *p = (struct packed){.n_out = n_out, .n_in = n_in, .pair = pair, .type = t};
     p->n_panels = (n_out + PANEL - 1) / PANEL;
     p->panel_bytes = (size_t)n_in * PANEL * size;
     p->panels = device_alloc(dev, (size_t)p->n_panels * p->panel_bytes, "weights");
 #pragma omp parallel for if ((size_t)n_out * n_in > PARALLEL_PACK) num_threads(cpu_n_threads(dev))
     for (int i = 0; i < p->n_panels; i++) {
-        char *panel = p->panels + (size_t)i * p->panel_bytes;
-        const char *from = (const char *)w + (size_t)i * PANEL * n_in * size;
         if (size == 2)
-            pack_panel(panel, from, n_out - i * PANEL, n_in, 2);
+            pack_panel(p, i, w, 2);
         else
-            pack_panel(panel, from, n_out - i * PANEL, n_in, 4);
+            pack_panel(p, i, w, 4);
     }
     return p;
 }
@@ -176,24 +187,25 @@ static chains_fn *const chains[3][MAX_GROUP][3] = {GROUPS(ENTRY, F32) GROUPS(ENT
 /* ---- rows x panels -----------------------------------------------------------------------------
  */
 
-/* Writes the outputs col .. col + PANEL - 1 of a row, as many as there are, from their chains. */
-static inline void finish(const struct gemm_args *a, int row, int col, const float *acc)
-{
-    float *y = (float *)a->y + (size_t)row * a->ldy + col;
-    for (int j = 0; j < PANEL; j += VEC) {
-        int n = a->w->n_out - col - j;
-        if (n <= 0) return;
-        if (n > VEC) n = VEC;
-        vec value = vec_load(acc + j);
-        if (a->bias != NULL) value += vec_load_n(a->bias + col + j, n);
-        if (a->add) value += vec_load_n(y + j, n);
-        vec_store_n(y + j, value, n);
-    }
-}
+/* Sums of a panel for some rows. */
+struct sums {
+    int panel, row0, n_rows, ld;
+    const float *sum; /* [n_rows][ld], PANEL of each row */
+};
 
-static void run_few_rows(const struct gemm_args *a, int n, struct share panels)
+/* A product of n rows; any thread calls `finish`. */
+struct product {
+    const struct packed *w;
+    const float *x;
+    int n, ldx;
+    void (*finish)(const void *args, const struct sums *s);
+    const void *args;
+};
+
+static void run_few_rows(const struct product *p, struct share panels)
 {
-    const struct packed *w = a->w;
+    const struct packed *w = p->w;
+    const int n = p->n;
     chains_fn *const *fits = chains[w->type][n - 1];
     for (int panel = panels.first; panel < panels.end;) {
         int log2 = 2;
@@ -202,27 +214,26 @@ static void run_few_rows(const struct gemm_args *a, int n, struct share panels)
         float acc[MAX_GROUP * MAX_PANELS * PANEL];
         memset(acc, 0, (size_t)(n * n_panels * PANEL) * sizeof(*acc));
         fits[log2](&(struct chains_args){
-            .x = a->x,
-            .ldx = (size_t)a->ldx,
+            .x = p->x,
+            .ldx = (size_t)p->ldx,
             .w = w->panels + panel * w->panel_bytes,
             .panel_bytes = w->panel_bytes,
             .n_k = w->n_in,
             .acc = acc,
         });
-        for (int r = 0; r < n; r++)
-            for (int j = 0; j < n_panels; j++)
-                finish(a, r, (panel + j) * PANEL, acc + (r * n_panels + j) * PANEL);
+        for (int j = 0; j < n_panels; j++)
+            p->finish(p->args, &(struct sums){panel + j, 0, n, n_panels * PANEL, acc + j * PANEL});
         panel += n_panels;
     }
 }
 
 /* A tile of more than MAX_GROUP rows over one panel. */
-static void run_tile(const struct gemm_args *a, int first_row, int n_rows, int panel)
+static void run_tile(const struct product *p, int first_row, int n_rows, int panel)
 {
-    const struct packed *w = a->w;
+    const struct packed *w = p->w;
     const char *weights = w->panels + panel * w->panel_bytes;
     const size_t size = dtype_size(w->type);
-    const float *x = (const float *)a->x + (size_t)first_row * a->ldx;
+    const float *x = p->x + (size_t)first_row * p->ldx;
     const int n_groups = (n_rows + MAX_GROUP - 1) / MAX_GROUP;
     float block[K_BLOCK * PANEL], acc[ROW_TILE * PANEL];
     memset(acc, 0, (size_t)n_rows * PANEL * sizeof(*acc));
@@ -236,45 +247,92 @@ static void run_tile(const struct gemm_args *a, int first_row, int n_rows, int p
         for (int g = 0; g < n_groups; g++) {
             int r = g * n_rows / n_groups, end = (g + 1) * n_rows / n_groups;
             chains[DTYPE_F32][end - r - 1][0](&(struct chains_args){
-                .x = x + (size_t)r * a->ldx + k,
-                .ldx = (size_t)a->ldx,
+                .x = x + (size_t)r * p->ldx + k,
+                .ldx = (size_t)p->ldx,
                 .w = at,
                 .n_k = n_k,
                 .acc = acc + (size_t)r * PANEL,
             });
         }
     }
-    for (int r = 0; r < n_rows; r++) finish(a, first_row + r, panel * PANEL, acc + r * PANEL);
+    p->finish(p->args, &(struct sums){panel, first_row, n_rows, PANEL, acc});
 }
 
-static void run_many_rows(const struct gemm_args *a, int n, int n_tiles, struct share tasks)
+static void run_many_rows(const struct product *p, int n_tiles, struct share tasks)
 {
-    int n_panels = a->w->n_panels;
+    int n_panels = p->w->n_panels;
     for (int task = tasks.first; task < tasks.end; task++) {
         int64_t tile = task / n_panels;
-        int first = (int)(n * tile / n_tiles), end = (int)(n * (tile + 1) / n_tiles);
-        run_tile(a, first, end - first, task % n_panels);
+        int first = (int)(p->n * tile / n_tiles), end = (int)(p->n * (tile + 1) / n_tiles);
+        run_tile(p, first, end - first, task % n_panels);
+    }
+}
+
+static void run_product(const struct product *p)
+{
+    const struct packed *w = p->w;
+    REQUIRE(p->ldx >= w->n_in && p->n <= MAX_GEMM_ROWS);
+    if (p->n == 0) return;
+    const int n_tiles = (p->n + ROW_TILE - 1) / ROW_TILE;
+#pragma omp parallel if ((size_t)p->n * w->n_out * w->n_in > PARALLEL_FMAS)
+    {
+        if (p->n <= MAX_GROUP)
+            run_few_rows(p, thread_share(w->n_panels));
+        else
+            run_many_rows(p, n_tiles, thread_share(n_tiles * w->n_panels));
+    }
+}
+
+/* ---- what becomes of the sums ------------------------------------------------------------------
+ */
+
+static void finish_gemm(const void *args, const struct sums *s)
+{
+    const struct gemm_args *a = args;
+    for (int j = 0; j < PANEL; j += VEC) {
+        const int col = s->panel * PANEL + j, rest = a->w->n_out - col, n = rest < VEC ? rest : VEC;
+        if (n <= 0) return;
+        const vec bias = a->bias != NULL ? vec_load_n(a->bias + col, n) : vec_set(0);
+        for (int r = 0; r < s->n_rows; r++) {
+            float *y = (float *)a->y + (size_t)(s->row0 + r) * a->ldy + col;
+            vec value = vec_load(s->sum + r * s->ld + j) + bias;
+            if (a->add) value += vec_load_n(y, n);
+            vec_store_n(y, value, n);
+        }
     }
 }
 
 void cpu_gemm_now(const struct gemm_args *a)
 {
-    const int n = cpu_n_rows(a->n, a->max);
-    const struct packed *w = a->w;
-    REQUIRE(a->ldx >= w->n_in && a->ldy >= w->n_out && a->max <= MAX_GEMM_ROWS);
-    if (n == 0) return;
-    const int n_tiles = (n + ROW_TILE - 1) / ROW_TILE;
-#pragma omp parallel if ((size_t)n * w->n_out * w->n_in > PARALLEL_FMAS)
-    {
-        if (n <= MAX_GROUP)
-            run_few_rows(a, n, thread_share(w->n_panels));
-        else
-            run_many_rows(a, n, n_tiles, thread_share(n_tiles * w->n_panels));
-    }
+    REQUIRE(a->w->pair == 0 && a->ldy >= a->w->n_out);
+    run_product(&(struct product){a->w, a->x, cpu_n_rows(a->n, a->max), a->ldx, finish_gemm, a});
 }
 
 static void gemm_run(const struct gemm_args *a)
 {
     cpu_gemm_now(a);
 }
+
+static void finish_swiglu(const void *args, const struct sums *s)
+{
+    const struct swiglu_args *a = args;
+    for (int j = 0; j < WIDE; j += VEC) {
+        const int col = s->panel * WIDE + j, rest = a->w->pair - col, n = rest < VEC ? rest : VEC;
+        if (n <= 0) return;
+        for (int r = 0; r < s->n_rows; r++) {
+            const float *sum = s->sum + r * s->ld + j;
+            const vec gate = vec_load(sum), up = vec_load(sum + WIDE);
+            vec_store_n((float *)a->y + (size_t)(s->row0 + r) * a->ldy + col,
+                        gate * vec_sigmoid(gate) * up, n);
+        }
+    }
+}
+
+static void swiglu_run(const struct swiglu_args *a)
+{
+    REQUIRE(a->w->pair == a->w->n_out / 2 && a->ldy >= a->w->pair);
+    run_product(&(struct product){a->w, a->x, cpu_n_rows(a->n, a->max), a->ldx, finish_swiglu, a});
+}
+
 CPU_OPERATION(gemm, gemm_args)
+CPU_OPERATION(swiglu, swiglu_args)

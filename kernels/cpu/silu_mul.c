@@ -5,10 +5,9 @@
 
 static void silu_mul_run(const struct silu_mul_args *a)
 {
-    const int n_rows = cpu_n_rows(a->n, a->max);
     /* exp makes an element about 4 times as dear as a multiply-add. */
-#pragma omp parallel for if ((size_t)n_rows * a->width * 4 > PARALLEL_WORK)
-    for (int r = 0; r < n_rows; r++) {
+#pragma omp parallel for if ((size_t)a->n * a->width * 4 > PARALLEL_WORK)
+    for (int r = 0; r < a->n; r++) {
         const float *gate = (const float *)a->in + (size_t)r * 2 * a->width;
         const float *up = gate + a->width;
         float *out = (float *)a->out + (size_t)r * a->width;

@@ -1,6 +1,9 @@
-/* gemm: y = x W^T + bias (+ y) (ops.h), and the order of weights.  The kernel is gemm.cuh's.
+/* What becomes of gemm.cuh's sums, and the order of weights (ops.h).
  *
- *   x  [n][ldx] T      y  [n][ldy] T or float      bias  [n_out] float */
+ *   gemm    y = x W^T + bias (+ y)            y  [n][ldy] T or float
+ *   swiglu  y = silu(x G^T) * (x U^T)         y  [n][ldy] T
+ *
+ *   x  [n][ldx] T      bias  [n_out] float */
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/ops.cuh"
 
@@ -55,27 +58,71 @@ template <class T, class Y> static void launch_store(struct stream *s, const str
 
 template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
 {
-    REQUIRE(a->ldy >= a->w->n_out);
+    REQUIRE(a->ldy >= a->w->n_out && a->w->pair == 0);
     if (a->y_is_float)
         launch_store<T, float>(s, a);
     else
         launch_store<T, T>(s, a);
 }
 
+/* y = silu(gate) * up, of pairs of sums. */
+template <class T> struct store_swiglu {
+    T *y;
+    int width, ldy;
+
+    struct shared {};
+
+    template <int N>
+    __device__ __forceinline__ void take(struct shared *, float (&sum)[N][4], int tile, int row0,
+                                         int n_rows) const
+    {
+        const int i = gemm_pair(tile);
+        T *to = y + (size_t)(row0 + gemm_row(0, 0)) * ldy + i;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const float gate = sum[j][e], up = sum[j][e + 2];
+                if (gemm_row(j, e) < n_rows && i < width)
+                    from_float(&to[(size_t)(8 * j + e) * ldy], gate / (1 + expf(-gate)) * up);
+            }
+    }
+};
+
+template <class T> void cuda_swiglu(struct stream *s, const struct swiglu_args *a)
+{
+    const int width = a->w->n_out / 2;
+    REQUIRE(a->w->pair == width && a->ldy >= width);
+    const struct store_swiglu<T> epilogue = {
+        (T *)a->y, width, a->ldy
+    };
+    launch_gemm<T>(s, a->w, a->x, a->ldx, a->n, a->max, epilogue);
+}
+
 /* ---- weights -----------------------------------------------------------------------------------
  */
+
+/* The output in row o of a packed matrix; n_out or more if there is none. */
+__device__ __forceinline__ int packed_output(int o, int n_out, int pair)
+{
+    if (pair == 0) return o;
+    const int i = o / 16 * 8 + o % 8;
+    return i < n_out / 2 ? i / pair * 2 * pair + i % pair + o % 16 / 8 * pair : n_out;
+}
 
 /* out: units of w [n_out][n_in], which is of type t; a block writes a row of GEMM_OUT rows' tile.
  */
 template <class T>
-static __global__ void pack_kernel(T *out, const void *w, enum dtype t, int n_out, int n_in)
+static __global__ void pack_kernel(T *out, const void *w, enum dtype t, int n_out, int n_in,
+                                   int pair)
 {
     const int o = blockIdx.x, r = o % GEMM_OUT, n_k = (n_in + GEMM_K - 1) / GEMM_K;
+    const int output = packed_output(o, n_out, pair);
     grid_wait();
     for (int i = threadIdx.x; i < n_k * GEMM_K; i += ROW_THREADS) {
-        const size_t from = (size_t)o * n_in + i;
+        const size_t from = (size_t)output * n_in + i;
         float x = 0;
-        if (o < n_out && i < n_in) {
+        if (output < n_out && i < n_in) {
             if (t == DTYPE_F32) x = ((const float *)w)[from];
             if (t == DTYPE_F16) x = to_float(((const f16 *)w)[from]);
             if (t == DTYPE_BF16) x = to_float(((const bf16 *)w)[from]);
@@ -87,15 +134,17 @@ static __global__ void pack_kernel(T *out, const void *w, enum dtype t, int n_ou
 }
 
 template <class T>
-struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in)
+struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in,
+                         int pair)
 {
-    REQUIRE(n_out > 0 && n_out <= MAX_N_OUT && n_in > 0);
+    REQUIRE(n_out > 0 && n_out <= MAX_N_OUT && n_in > 0 && (pair == 0 || n_out % (2 * pair) == 0));
     struct packed *p = (struct packed *)calloc(1, sizeof(*p));
     REQUIRE(p != NULL);
     const size_t bytes = (size_t)n_out * n_in * dtype_size(t);
     const int n_tiles = ceil_div(n_out, GEMM_OUT), n_units = n_tiles * ceil_div(n_in, GEMM_K);
     p->n_out = n_out;
     p->n_in = n_in;
+    p->pair = pair;
     p->w = dev->type->alloc(dev, (size_t)n_units * UNIT * sizeof(T), "weights");
     void *staged = dev->type->alloc(dev, bytes, "a weight as it is in the file");
     dev->type->write(dev, staged, w, bytes);
@@ -103,7 +152,7 @@ struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_
     loading.dev = (const struct cuda_device *)dev;
     loading.stream = loading.dev->loading;
     launch(&loading.base, pack_kernel<T>, n_tiles * GEMM_OUT, ROW_THREADS, 0, (T *)p->w,
-           (const void *)staged, t, n_out, n_in);
+           (const void *)staged, t, n_out, n_in, pair);
     CUDA_CHECK(cudaStreamSynchronize(loading.stream));
     dev->type->free(dev, staged);
     return p;
@@ -117,5 +166,6 @@ void cuda_packed_free(struct device *dev, struct packed *w)
 }
 
 FOR_BOTH_TYPES(cuda_gemm, gemm_args)
-template struct packed *cuda_pack<f16>(struct device *, const void *, enum dtype, int, int);
-template struct packed *cuda_pack<bf16>(struct device *, const void *, enum dtype, int, int);
+FOR_BOTH_TYPES(cuda_swiglu, swiglu_args)
+template struct packed *cuda_pack<f16>(struct device *, const void *, enum dtype, int, int, int);
+template struct packed *cuda_pack<bf16>(struct device *, const void *, enum dtype, int, int, int);

@@ -25,8 +25,9 @@
  *   void take(struct shared *shared, float (&sum)[N][4], int tile, int row0, int n_rows) const
  *
  * the latter of which all threads of the block that has a tile's last part call for each 8 N rows:
- * sum[j][e] belongs to output gemm_out(tile) + 8 (e / 2) and row row0 + gemm_row(j, e); rows from
- * n_rows on and outputs from n_out on are not there, their sums are anything.
+ * sum[j][e] belongs to row row0 + gemm_row(j, e) and output gemm_out(tile) + 8 (e / 2), or in a
+ * matrix of pairs to pair gemm_pair(tile), its first output for e < 2; rows from n_rows on and
+ * outputs from n_out on are not there, their sums are anything.
  *
  * The weights do not depend on the kernel before, so the first of them are on their way before
  * grid_wait.
@@ -46,8 +47,11 @@ constexpr int MIN_UNITS = 4;                  /* of a worker: less would not fil
 constexpr int FEW_ROWS = 64, MANY_ROWS = 256; /* row tiles; which, the host chooses by capacity */
 
 struct packed {
-    int n_out, n_in;
-    void *w; /* [tile][unit of k][128][64] of the device's type; zeros behind n_out and n_in */
+    int n_out, n_in, pair;
+    /* [tile][unit of k][128][64] of the device's type; zeros behind n_out and n_in.  Pairs lie by
+     * eights: eight first outputs, then their second ones, so that a thread has the sums of both.
+     */
+    void *w;
 };
 
 struct gemm_problem {
@@ -136,11 +140,15 @@ __device__ __forceinline__ int worker_of(const struct gemm_problem *p, int unit)
     return (int)(((unit + 1ll) * gridDim.x - 1) / p->n_units);
 }
 
-/* Of what a thread holds of a tile: its first output, the other lies 8 behind; and the row of a
- * sum, from the epilogue's first on. */
+/* Of what a thread holds of a tile: its first output, the other lies 8 behind; of a matrix of pairs
+ * the pair; and the row of a sum, from the epilogue's first on. */
 __device__ __forceinline__ int gemm_out(int tile)
 {
     return tile * GEMM_OUT + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4;
+}
+__device__ __forceinline__ int gemm_pair(int tile)
+{
+    return tile * (GEMM_OUT / 2) + (int)threadIdx.x / 32 * 8 + (int)threadIdx.x % 32 / 4;
 }
 __device__ __forceinline__ int gemm_row(int j, int e)
 {

@@ -12,14 +12,15 @@ extern "C" const struct ops cuda_bf16_ops, cuda_f16_ops;
     template void name<bf16>(struct stream * s, const struct args *a);
 
 template <class T>
-struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in);
+struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_out, int n_in,
+                         int pair);
 void cuda_packed_free(struct device *dev, struct packed *w);
 template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a);
+template <class T> void cuda_swiglu(struct stream *s, const struct swiglu_args *a);
 template <class T> void cuda_matmul(struct stream *s, const struct matmul_args *a);
 template <class T> void cuda_embed(struct stream *s, const struct embed_args *a);
 template <class T> void cuda_rmsnorm(struct stream *s, const struct norm_args *a);
 template <class T> void cuda_layernorm(struct stream *s, const struct norm_args *a);
-template <class T> void cuda_silu_mul(struct stream *s, const struct silu_mul_args *a);
 template <class T> void cuda_rope_append(struct stream *s, const struct rope_append_args *a);
 int cuda_max_rows(int n_heads, int n_kv_heads);
 void cuda_plan(struct stream *s, const struct plan_args *a);
@@ -29,6 +30,7 @@ void cuda_draft_attention(struct stream *s, const struct draft_attention_args *a
 template <class T> void cuda_vision_rope(struct stream *s, const struct vision_rope_args *a);
 template <class T>
 void cuda_vision_attention(struct stream *s, const struct vision_attention_args *a);
+template <class T> void cuda_silu_mul(struct stream *s, const struct silu_mul_args *a);
 template <class T> void cuda_patches(struct stream *s, const struct patches_args *a);
 template <class T> void cuda_add_positions(struct stream *s, const struct add_positions_args *a);
 template <class T> void cuda_pool_attention(struct stream *s, const struct pool_attention_args *a);

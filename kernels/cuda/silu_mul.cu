@@ -2,9 +2,9 @@
  *
  *   in  [n][2 width] T, gate first      out  [n][width] T
  *
- *   grid  (max rows, width / 8 / ROW_THREADS)     block  ROW_THREADS, eight elements a thread
+ *   grid  (n, width / 8 / ROW_THREADS)     block  ROW_THREADS, eight elements a thread
  *
- * Bound by memory, and for a few rows by latency. */
+ * Bound by memory. */
 #include "kernels/cuda/load.cuh"
 #include "kernels/cuda/ops.cuh"
 
@@ -14,7 +14,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
 {
     grid_wait();
     const int r = blockIdx.x, i = eight_of_thread(), n = a.width - i;
-    if (r >= n_rows(a.n, a.max) || n <= 0) return;
+    if (n <= 0) return;
     const T *in = (const T *)a.in + (size_t)r * 2 * a.width + i;
     const struct eight<T> gate = load_eight(in, n), up = load_eight(in + a.width, n);
     float x[8], y[8];
@@ -27,7 +27,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
 
 template <class T> void cuda_silu_mul(struct stream *s, const struct silu_mul_args *a)
 {
-    launch(s, silu_mul_kernel<T>, grid_of_eights(a->max, a->width), ROW_THREADS, 0, *a);
+    launch(s, silu_mul_kernel<T>, grid_of_eights(a->n, a->width), ROW_THREADS, 0, *a);
 }
 
 FOR_BOTH_TYPES(cuda_silu_mul, silu_mul_args)

@@ -46,9 +46,9 @@ static int load(struct adaptor *a, const struct weights *w, struct error *err)
     const struct weights_part o = {"imadpt.o_proj.weight", a->hidden};
     const struct weights_part k_bias = {"imadpt.k_proj.bias", a->hidden};
     const struct weights_part v_bias = {"imadpt.v_proj.bias", a->hidden};
-    if (load_query(a, w, err) != 0 || weights_packed(&a->k, w, &k, 1, a->hidden, err) != 0 ||
-        weights_packed(&a->v, w, &v, 1, a->hidden, err) != 0 ||
-        weights_packed(&a->o, w, &o, 1, a->hidden, err) != 0 ||
+    if (load_query(a, w, err) != 0 || weights_packed(&a->k, w, &k, 1, a->hidden, 0, err) != 0 ||
+        weights_packed(&a->v, w, &v, 1, a->hidden, 0, err) != 0 ||
+        weights_packed(&a->o, w, &o, 1, a->hidden, 0, err) != 0 ||
         (weights_has(w, k_bias.name) && weights_vector(&a->k_bias, w, &k_bias, 1, err) != 0) ||
         (weights_has(w, v_bias.name) && weights_vector(&a->v_bias, w, &v_bias, 1, err) != 0))
         return -1;

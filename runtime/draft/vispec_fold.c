@@ -51,7 +51,7 @@ static struct packed *pack_columns(const struct vispec *v, const void *matrix, e
 {
     int hidden = v->draft.cfg.hidden;
     void *square = columns(matrix, dtype_size(t), hidden, ld, first, hidden);
-    struct packed *w = v->ops->pack(v->dev, square, t, hidden, hidden);
+    struct packed *w = v->ops->pack(v->dev, square, t, hidden, hidden, 0);
     free(square);
     return w;
 }
@@ -99,7 +99,7 @@ static void fold_img_fc(struct vispec *v, struct stream *s, const struct map *fc
     float *by_columns = transposed(img_fc->weight, img_fc->bias);
     void *fh = columns(fc->weight->data, size, hidden, 2 * hidden, hidden, hidden);
     void *x = weights_upload(v->dev, fh, (size_t)hidden * (size_t)hidden * size, "fc's weights");
-    struct packed *w = v->ops->pack(v->dev, by_columns, DTYPE_F32, n_out, hidden);
+    struct packed *w = v->ops->pack(v->dev, by_columns, DTYPE_F32, n_out, hidden, 0);
     float *y = device_alloc(v->dev, n * sizeof(float), "folded weights");
     const struct product product = {.w = w,
                                     .x = x,

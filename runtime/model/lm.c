@@ -25,11 +25,11 @@ int decoder_layer_load(struct decoder_layer *layer, const struct weights *w, boo
     const struct weights_part down = {"mlp.down_proj.weight", hidden};
     const struct weights_part input_norm = {"input_layernorm.weight", hidden};
     const struct weights_part post_norm = {"post_attention_layernorm.weight", hidden};
-    if (weights_packed(&layer->qkv, w, qkv, 3, hidden, err) != 0 ||
+    if (weights_packed(&layer->qkv, w, qkv, 3, hidden, 0, err) != 0 ||
         (cfg->qkv_bias && weights_vector(&layer->qkv_bias, w, bias, 3, err) != 0) ||
-        weights_packed(&layer->o, w, &o, 1, q, err) != 0 ||
-        weights_packed(&layer->gate_up, w, gate_up, 2, hidden, err) != 0 ||
-        weights_packed(&layer->down, w, &down, 1, wide, err) != 0 ||
+        weights_packed(&layer->o, w, &o, 1, q, 0, err) != 0 ||
+        weights_packed(&layer->gate_up, w, gate_up, 2, hidden, wide, err) != 0 ||
+        weights_packed(&layer->down, w, &down, 1, wide, 0, err) != 0 ||
         (has_input_norm && weights_vector(&layer->input_norm, w, &input_norm, 1, err) != 0) ||
         weights_vector(&layer->post_norm, w, &post_norm, 1, err) != 0)
         return -1;
@@ -117,12 +117,12 @@ static int load_ends(struct lm *lm, const struct weights *body, struct error *er
         return -1;
     const struct weights_part tied = {"embed_tokens.weight", lm->cfg.vocab};
     if (lm->cfg.tie_embeddings)
-        return weights_packed(&lm->head, body, &tied, 1, lm->cfg.hidden, err);
+        return weights_packed(&lm->head, body, &tied, 1, lm->cfg.hidden, 0, err);
     struct weights head = {lm->dev, body->st,
                            find_prefix(body->st, lm->dev, head_prefixes, 3, head_names)};
     if (!weights_has(&head, "weight")) head.prefix = head_prefixes[0];
     const struct weights_part weight = {"weight", lm->cfg.vocab};
-    return weights_packed(&lm->head, &head, &weight, 1, lm->cfg.hidden, err);
+    return weights_packed(&lm->head, &head, &weight, 1, lm->cfg.hidden, 0, err);
 }
 
 int lm_open(struct lm **out, struct device *dev, const struct safetensors *st,

@@ -16,7 +16,7 @@ struct decoder_layer {
     struct packed *qkv;     /* [(n_heads + 2 n_kv_heads) head_dim][hidden], q k v merged at load */
     float *qkv_bias;        /* [(n_heads + 2 n_kv_heads) head_dim] or NULL */
     struct packed *o;       /* [hidden][n_heads head_dim] */
-    struct packed *gate_up; /* [2 intermediate][hidden], gate first */
+    struct packed *gate_up; /* [2 intermediate][hidden], gate first; pairs of both */
     struct packed *down;    /* [hidden][intermediate] */
     float *input_norm, *post_norm; /* [hidden] */
 };
@@ -39,7 +39,6 @@ struct lm_scratch {
     void *normed;  /* act [max_rows][hidden] */
     void *qkv;     /* act [max_rows][(n_heads + 2 n_kv_heads) head_dim] */
     void *mixed;   /* act [max_rows][n_heads head_dim] attention output */
-    void *gate_up; /* act [max_rows][2 intermediate] */
     void *product; /* act [max_rows][intermediate] */
 };
 

@@ -44,15 +44,13 @@ void decoder_layer_finish(const struct layer_args *a, struct stream *s)
                                    .max = a->max,
                                    .width = hidden,
                                    .eps = a->cfg->rms_eps};
-    const struct gemm_args gate_up = {.w = a->layer->gate_up,
-                                      .x = t->normed,
-                                      .y = t->gate_up,
-                                      .n = a->n,
-                                      .max = a->max,
-                                      .ldx = hidden,
-                                      .ldy = 2 * wide};
-    const struct silu_mul_args product = {
-        .in = t->gate_up, .out = t->product, .n = a->n, .max = a->max, .width = wide};
+    const struct swiglu_args gate_up = {.w = a->layer->gate_up,
+                                        .x = t->normed,
+                                        .y = t->product,
+                                        .n = a->n,
+                                        .max = a->max,
+                                        .ldx = hidden,
+                                        .ldy = wide};
     const struct gemm_args down = {.w = a->layer->down,
                                    .x = t->product,
                                    .y = t->x,
@@ -63,8 +61,7 @@ void decoder_layer_finish(const struct layer_args *a, struct stream *s)
                                    .add = true};
     a->ops->gemm(s, &o);
     a->ops->rmsnorm(s, &norm);
-    a->ops->gemm(s, &gate_up);
-    a->ops->silu_mul(s, &product);
+    a->ops->swiglu(s, &gate_up);
     a->ops->gemm(s, &down);
 }
 
@@ -79,7 +76,6 @@ void lm_scratch_init(struct lm_scratch *scratch, struct device *dev, const struc
     scratch->normed = device_alloc(dev, row * hidden, "normed rows");
     scratch->qkv = device_alloc(dev, row * (size_t)qkv_width(cfg), "q, k and v rows");
     scratch->mixed = device_alloc(dev, row * mixed, "attention rows");
-    scratch->gate_up = device_alloc(dev, row * 2 * wide, "gate and up rows");
     scratch->product = device_alloc(dev, row * wide, "MLP rows");
 }
 
@@ -89,7 +85,6 @@ void lm_scratch_done(struct lm_scratch *scratch, struct device *dev)
     device_free(dev, scratch->normed);
     device_free(dev, scratch->qkv);
     device_free(dev, scratch->mixed);
-    device_free(dev, scratch->gate_up);
     device_free(dev, scratch->product);
     memset(scratch, 0, sizeof(*scratch));
 }

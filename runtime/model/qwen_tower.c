@@ -291,7 +291,7 @@ static void run_layer(const struct qwen_tower *v, struct stream *s, const struct
     const struct qwen_layer *l = &v->layers[i];
     int n = o->n_patches;
     const struct silu_mul_args product = {
-        .in = v->gate_up, .out = v->product, .max = n, .width = v->cfg.intermediate};
+        .in = v->gate_up, .out = v->product, .n = n, .width = v->cfg.intermediate};
     norm(v, s, l->norm1, n);
     linear_apply(&l->qkv, v->dev, s, v->normed, v->qkv, n, ACT_NONE);
     attend(v, s, o, v->cfg.full_layers >> i & 1);

@@ -136,7 +136,7 @@ static int n_rows(const struct weights_part *parts, int n_parts)
 }
 
 int weights_packed(struct packed **out, const struct weights *w, const struct weights_part *parts,
-                   int n_parts, int n_in, struct error *err)
+                   int n_parts, int n_in, int pair, struct error *err)
 {
     const struct ops *ops = device_ops(w->dev);
     if (n_parts == 1) {
@@ -146,14 +146,14 @@ int weights_packed(struct packed **out, const struct weights *w, const struct we
         weights_name(text, w->prefix, parts[0].name);
         if (safetensors_get(w->st, text, shape, 2, &t, err) != 0) return -1;
         if ((uintptr_t)t->data % dtype_size(t->dtype) == 0) { /* straight from the mapping */
-            *out = ops->pack(w->dev, t->data, t->dtype, parts[0].n_rows, n_in);
+            *out = ops->pack(w->dev, t->data, t->dtype, parts[0].n_rows, n_in, pair);
             return 0;
         }
     }
     void *merged;
     enum dtype type;
     if (gather(&merged, &type, true, w, parts, n_parts, n_in, err) != 0) return -1;
-    *out = ops->pack(w->dev, merged, type, n_rows(parts, n_parts), n_in);
+    *out = ops->pack(w->dev, merged, type, n_rows(parts, n_parts), n_in, pair);
     free(merged);
     return 0;
 }

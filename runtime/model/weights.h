@@ -31,9 +31,10 @@ struct weights_part {
     int n_rows;
 };
 
-/* The parts, each [n_rows][n_in], one below the other, packed.  Freed with ops->packed_free. */
+/* The parts, each [n_rows][n_in], one below the other, packed, in pairs where pair > 0 (ops.h).
+ * Freed with ops->packed_free. */
 int weights_packed(struct packed **out, const struct weights *w, const struct weights_part *parts,
-                   int n_parts, int n_in, struct error *err);
+                   int n_parts, int n_in, int pair, struct error *err);
 
 /* The parts, each [n_rows], one behind the other, as floats in device memory. */
 int weights_vector(float **out, const struct weights *w, const struct weights_part *parts,

@@ -26,25 +26,36 @@ static double activate(double x, enum activation activation)
     return x;
 }
 
-/* Checks got[n][ldy] against the product in double, and that nothing beside it was written.  The
- * tolerance is rounding of n_in steps: each at most 2^-24 of the sum of magnitudes. */
+/* x W^T of a row and an output, and how far rounding may take it: n_in steps, each at most 2^-24 of
+ * the sum of magnitudes. */
+struct sum {
+    double value, chain;
+};
+
+static struct sum sum_of(const struct product *p, int r, int i)
+{
+    const float *x = p->x + (size_t)r * p->ldx;
+    double value = 0, magnitude = 0;
+    for (int k = 0; k < p->n_in; k++) {
+        size_t at = (size_t)i * p->n_in + k;
+        double term = (double)x[k] * (double)kernels_from_dtype(p->w, at, p->type);
+        value += term;
+        magnitude += fabs(term);
+    }
+    return (struct sum){value, (magnitude * p->n_in + 8) * 0x1p-24};
+}
+
+/* Checks got[n][ldy] against the product in double, and that nothing beside it was written. */
 static void check_product(const struct product *p, const float *got)
 {
     for (int r = 0; r < p->n; r++) {
-        const float *x = p->x + (size_t)r * p->ldx;
         for (int i = 0; i < p->n_out; i++) {
-            double sum = 0, magnitude = 0;
-            for (int k = 0; k < p->n_in; k++) {
-                size_t at = (size_t)i * p->n_in + k;
-                double term = (double)x[k] * (double)kernels_from_dtype(p->w, at, p->type);
-                sum += term;
-                magnitude += fabs(term);
-            }
-            if (p->bias != NULL) sum += (double)p->bias[i];
+            struct sum sum = sum_of(p, r, i);
+            if (p->bias != NULL) sum.value += (double)p->bias[i];
             size_t at = (size_t)r * p->ldy + i;
-            float want = (float)(activate(sum, p->activation) + (p->y ? (double)p->y[at] : 0));
-            double chain = (magnitude * p->n_in + 8) * 0x1p-24;
-            CHECK_CLOSE(&got[at], &want, 1, chain + p->rounding, p->rounding);
+            float want =
+                (float)(activate(sum.value, p->activation) + (p->y ? (double)p->y[at] : 0));
+            CHECK_CLOSE(&got[at], &want, 1, sum.chain + p->rounding, p->rounding);
         }
         CHECK_UNTOUCHED(got + (size_t)r * p->ldy + p->n_out,
                         (size_t)(p->ldy - p->n_out) * sizeof(float));
@@ -82,7 +93,7 @@ static void check_gemm(struct kernels *k, const struct case_ *c)
     memset(x + (size_t)c->n * ldx, 0xff, (size_t)3 * ldx * sizeof(float)); /* behind n */
     memset(y + (size_t)c->n * ldy, 0xff, (size_t)3 * ldy * sizeof(float));
 
-    struct packed *packed = k->ops->pack(k->dev, weights, c->type, c->n_out, c->n_in);
+    struct packed *packed = k->ops->pack(k->dev, weights, c->type, c->n_out, c->n_in, 0);
     void *device_y = c->add ? kernels_upload_act(k, y, n_y) : kernels_empty_act(k, n_y);
     int32_t n = c->n;
     k->ops->gemm(k->stream, &(struct gemm_args){
@@ -136,7 +147,7 @@ TEST(gemm_without_a_row_count_takes_max_rows)
     struct kernels k;
     kernels_open(&k);
     const float w[2] = {2, 3}, x[4] = {1, 2, 3, 4}, want[2] = {8, 18};
-    struct packed *packed = k.ops->pack(k.dev, w, DTYPE_F32, 1, 2);
+    struct packed *packed = k.ops->pack(k.dev, w, DTYPE_F32, 1, 2, 0);
     void *y = kernels_empty_act(&k, 2);
     k.ops->gemm(
         k.stream,
@@ -171,8 +182,8 @@ static void check_row_invariance(enum dtype type, int n_out, int n_in)
     float *w = kernels_random(&k, (size_t)n_out * n_in, 1, 5);
     float *bias = kernels_random(&k, (size_t)n_out, 1, 6);
     float *x = kernels_random(&k, (size_t)max * n_in, 1, 7);
-    struct packed *packed =
-        k.ops->pack(k.dev, kernels_to_dtype(&k, w, (size_t)n_out * n_in, type), type, n_out, n_in);
+    struct packed *packed = k.ops->pack(k.dev, kernels_to_dtype(&k, w, (size_t)n_out * n_in, type),
+                                        type, n_out, n_in, 0);
     float *alone = kernels_empty(&k, n_y * sizeof(float));
     float *together = kernels_empty(&k, n_y * sizeof(float));
     struct gemm_args args = {.w = packed,
@@ -223,7 +234,7 @@ TEST(weights_of_16_bits_are_widened_exactly)
         for (int i = 0; i < 1 << 16; i++)
             if ((i & exponent) != exponent) bits[n++] = (uint16_t)i;
         CHECK_INT(n, >, 60000);
-        struct packed *packed = k.ops->pack(k.dev, bits, dtypes[t], n, 1);
+        struct packed *packed = k.ops->pack(k.dev, bits, dtypes[t], n, 1, 0);
         float one = 1, *y = kernels_empty(&k, (size_t)n * sizeof(float));
         struct gemm_args args = {.w = packed,
                                  .x = kernels_upload_act(&k, &one, 1),
@@ -238,6 +249,86 @@ TEST(weights_of_16_bits_are_widened_exactly)
         k.ops->packed_free(k.dev, packed);
     }
     kernels_close(&k);
+}
+
+/* ---- swiglu
+ * ---------------------------------------------------------------------------------------- */
+
+/* Checks rows [n][ldy] of width n_out / 2 against the formula in double.  Silu's slope is
+ * below 1.1; its exponential and division round, too. */
+static void check_gated(const struct product *p, const float *got)
+{
+    const int width = p->n_out / 2;
+    for (int r = 0; r < p->n; r++) {
+        for (int i = 0; i < width; i++) {
+            const struct sum gate = sum_of(p, r, i), up = sum_of(p, r, width + i);
+            const double silu = gate.value / (1 + exp(-gate.value));
+            const float want = (float)(silu * up.value);
+            const double chain = 1.1 * gate.chain * fabs(up.value) + fabs(silu) * up.chain;
+            CHECK_CLOSE(&got[(size_t)r * p->ldy + i], &want, 1, chain + p->rounding,
+                        p->rounding + 5e-7);
+        }
+        CHECK_UNTOUCHED(got + (size_t)r * p->ldy + width, (size_t)(p->ldy - width) * sizeof(float));
+    }
+}
+
+/* n rows at once, and the first and last of them alone. */
+static void check_swiglu(int n, int width, int n_in, enum dtype type)
+{
+    struct kernels k;
+    kernels_open(&k);
+    const int max = n + 3, ldx = n_in + 5, ldy = width + 3, n_out = 2 * width;
+    const size_t n_y = (size_t)max * ldy, n_w = (size_t)n_out * n_in;
+    void *w = kernels_to_dtype(&k, kernels_random(&k, n_w, 1, 1), n_w, type);
+    float *x = random_rows(&k, max, n_in, ldx, 2);
+    memset(x + (size_t)n * ldx, 0xff, (size_t)3 * ldx * sizeof(float)); /* behind n */
+    struct packed *packed = k.ops->pack(k.dev, w, type, n_out, n_in, width);
+    void *device_x = kernels_upload_act(&k, x, (size_t)max * ldx);
+    struct swiglu_args args = {.w = packed,
+                               .x = device_x,
+                               .y = kernels_empty_act(&k, n_y),
+                               .n = kernels_upload(&k, &(int32_t){n}, sizeof(int32_t)),
+                               .max = max,
+                               .ldx = ldx,
+                               .ldy = ldy};
+    k.ops->swiglu(k.stream, &args);
+    const float *got = kernels_download_act(&k, args.y, n_y);
+    check_gated(&(struct product){.x = x,
+                                  .w = w,
+                                  .type = type,
+                                  .n = n,
+                                  .n_out = n_out,
+                                  .n_in = n_in,
+                                  .ldx = ldx,
+                                  .ldy = ldy,
+                                  .rounding = kernels_rounding(&k)},
+                got);
+    CHECK_UNTOUCHED(got + (size_t)n * ldy, (size_t)3 * ldy * sizeof(float));
+    args.n = NULL;
+    args.max = 1;
+    for (int r = 0; r < n; r += n - 1 + (n == 1)) {
+        args.x = kernels_at_act(&k, device_x, (size_t)r * ldx);
+        k.ops->swiglu(k.stream, &args);
+        CHECK_SAME_BITS(kernels_download_act(&k, args.y, (size_t)width), got + (size_t)r * ldy,
+                        (size_t)width);
+    }
+    k.ops->packed_free(k.dev, packed);
+    kernels_close(&k);
+}
+
+TEST(swiglu_is_its_formula_for_all_widths_and_types)
+{
+    for (int t = 0; t < 3; t++)
+        for (int i = 0; i < N_SHAPES(shape_widths); i++)
+            for (int j = 0; j < N_SHAPES(shape_widths); j += 6)
+                check_swiglu(5, shape_widths[i], shape_widths[(i + j) % N_SHAPES(shape_widths)],
+                             dtypes[t]);
+}
+
+TEST(swiglu_is_its_formula_and_has_the_bits_of_rows_alone_for_all_row_counts)
+{
+    for (int i = 0; i < N_SHAPES(shape_rows); i++)
+        for (int t = 0; t < 3; t++) check_swiglu(shape_rows[i], 100, 600, dtypes[t]);
 }
 
 /* ---- matmul

@@ -461,7 +461,7 @@ static void open_sim(struct sim *s, unsigned seed)
                                .max_pages = MAX_PAGES};
     static float identity[VOCAB * VOCAB];
     for (int i = 0; i < VOCAB; i++) identity[i * (VOCAB + 1)] = 1;
-    s->head = r->k.ops->pack(r->k.dev, identity, DTYPE_F32, VOCAB, VOCAB);
+    s->head = r->k.ops->pack(r->k.dev, identity, DTYPE_F32, VOCAB, VOCAB, 0);
     size_t logits = (size_t)MAX_ROWS * VOCAB * sizeof(float), row = MAX_ROWS * sizeof(int32_t);
     s->hidden = opbed_array(r, row * WIDTH);
     s->logits = opbed_array(r, logits);

@@ -102,16 +102,15 @@ TEST(silu_mul_is_its_formula)
         for (int j = 0; j < N_SHAPES(shape_widths); j++) {
             struct kernels k;
             kernels_open(&k);
-            const int n = shape_rows[i], width = shape_widths[j], max = n + BEHIND;
-            const size_t n_out = (size_t)max * width;
-            float *in = kernels_random(&k, (size_t)max * 2 * width, 20, 1);
+            const int n = shape_rows[i], width = shape_widths[j];
+            const size_t n_out = (size_t)(n + BEHIND) * width;
+            float *in = kernels_random(&k, 2 * n_out, 20, 1);
             memset(in + (size_t)n * 2 * width, 0xff, (size_t)BEHIND * 2 * width * sizeof(float));
             void *out = kernels_empty_act(&k, n_out);
             k.ops->silu_mul(k.stream, &(struct silu_mul_args){
                                           .in = kernels_upload_act(&k, in, 2 * n_out),
                                           .out = out,
-                                          .n = kernels_upload(&k, &(int32_t){n}, sizeof(int32_t)),
-                                          .max = max,
+                                          .n = n,
                                           .width = width,
                                       });
             float *got = kernels_download_act(&k, out, n_out);

@@ -47,7 +47,7 @@ static void run(struct bench *b, int n)
 {
     struct kernels *k = &b->k;
     const size_t n_best = (size_t)(b->max + 1) * (size_t)b->top_k * 4;
-    struct packed *w = k->ops->pack(k->dev, b->w, DTYPE_F32, b->vocab, b->n_in);
+    struct packed *w = k->ops->pack(k->dev, b->w, DTYPE_F32, b->vocab, b->n_in, 0);
     const struct topk_args args = {
         .w = w,
         .x = kernels_upload_act(k, b->x, (size_t)b->max * (size_t)b->n_in),
