@@ -2,14 +2,16 @@
  *
  *   bench/gpu/ops [device [model [op]]]
  *
- * op is rows, attention or gemm.  Calls take turns over more memory than the L2 holds, and data is
- * random: a GPU runs faster on zeros.  scripts/gpu-check divides bytes and operations by what the
- * same GPU reached in the same run. */
+ * op is rows, attention or gemm; behind each `gemm` row stands the library's product, `cublaslt`.
+ * Calls take turns over more memory than the L2 holds, and data is random: a GPU runs faster on
+ * zeros.  scripts/gpu-check divides bytes and operations by what the same GPU reached in the same
+ * run. */
 #include "bench/gpu/bench.h"
 
 enum {
     ROTATED_BYTES = 400 << 20, /* several times the L2 */
     MAX_ROWS = 512,
+    MAX_COPIES = 64, /* of a matrix, each 64 random numbers behind the last */
 };
 
 /* ---- products ----------------------------------------------------------------------------------
@@ -17,7 +19,9 @@ enum {
 
 struct gemm_case {
     struct gemm_args args;
+    struct matmul_args library;
     struct packed **w;
+    void **plain_w;
     int n_copies;
 };
 
@@ -29,15 +33,28 @@ static void call_gemm(struct bench *b, const void *arg, int i)
     b->ops->gemm(b->stream, &args);
 }
 
+/* The same product by the library, as a yardstick; its results have 16 bits. */
+static void call_library(struct bench *b, const void *arg, int i)
+{
+    const struct gemm_case *c = arg;
+    struct matmul_args args = c->library;
+    args.w = c->plain_w[i % c->n_copies];
+    b->ops->matmul(b->stream, &args);
+}
+
 static void bench_gemm(struct bench *b, const char *model, const char *product, int n_out, int n_in,
                        bool y_is_float, bool add)
 {
     static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
     const size_t w_bytes = (size_t)n_out * (size_t)n_in * 2;
     struct gemm_case c = {.n_copies = (int)(ROTATED_BYTES / w_bytes) + 1};
+    if (c.n_copies > MAX_COPIES) c.n_copies = MAX_COPIES;
     c.w = malloc((size_t)c.n_copies * sizeof(struct packed *));
-    for (int i = 0; i < c.n_copies; i++)
+    c.plain_w = malloc((size_t)c.n_copies * sizeof(void *));
+    for (int i = 0; i < c.n_copies; i++) {
         c.w[i] = b->ops->pack(b->dev, b->random + i * 64, b->ops->act, n_out, n_in);
+        c.plain_w[i] = bench_random(b, w_bytes);
+    }
     void *x = bench_random(b, (size_t)MAX_ROWS * (size_t)n_in * 2);
     void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 4, "results");
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
@@ -49,18 +66,29 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
                                     .ldy = n_out,
                                     .y_is_float = y_is_float,
                                     .add = add};
+        c.library = (struct matmul_args){.x = x,
+                                         .y = y,
+                                         .n = rows[i],
+                                         .n_out = n_out,
+                                         .n_in = n_in,
+                                         .ldx = n_in,
+                                         .ldy = n_out,
+                                         .add = add};
         char name[128];
+        const double n = rows[i], flops = 2 * n * n_out * n_in,
+                     bytes =
+                         (double)w_bytes + 2 * n * n_in + n * n_out * (y_is_float || add ? 4 : 2);
         snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", model, product, rows[i], n_out, n_in);
-        const double n = rows[i];
-        bench_case(b, name, call_gemm, &c,
-                   (double)w_bytes + 2 * n * n_in +
-                       n * n_out *
-                           (y_is_float ? 4
-                            : add      ? 4
-                                       : 2),
-                   2 * n * n_out * n_in);
+        bench_case(b, name, call_gemm, &c, bytes, flops);
+        snprintf(name, sizeof(name), "cublaslt,%s,%s,%d,%d,%d", model, product, rows[i], n_out,
+                 n_in);
+        bench_case(b, name, call_library, &c, bytes, flops);
     }
-    for (int i = 0; i < c.n_copies; i++) b->ops->packed_free(b->dev, c.w[i]);
+    for (int i = 0; i < c.n_copies; i++) {
+        b->ops->packed_free(b->dev, c.w[i]);
+        device_free(b->dev, c.plain_w[i]);
+    }
+    free(c.plain_w);
     device_free(b->dev, x);
     device_free(b->dev, y);
     free(c.w);
