@@ -244,7 +244,7 @@ def markdown(report: dict) -> str:
                    [[name, step["seconds"], step["state"]] for name, step in report["steps"].items()])
     for name in ("tests", "models"):
         if name in report:
-            lines += [f"{name}: {report[name]['passed']} passed", ""]
+            lines += [f"{name}: {report[name]['passed']} passed, {report[name]['skipped']} skipped", ""]
     lines += [f"not ok: {failure}" for failure in report.get("failed", [])] + [""]
     lines += goal_table(report) + op_table(run) + round_table(run) + generate_table(run)
     return "\n".join(lines)
