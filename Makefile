@@ -93,7 +93,7 @@ EMU_OBJ    := $(patsubst %.cu,$(BUILD)/emu/%.o,$(wildcard kernels/cuda/*.cu test
 OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention_test \
               draft_rows_test embed_test gemm_test norm_test rope_test sample_test topk_test \
               tree_test vision_attention_test
-MODEL_TESTS := models_test tree_golden_test
+MODEL_TESTS := models_test tree_golden_test vision_test
 CUDA_TYPES := bf16 f16
 EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
               $(OP_TESTS) wrappers_test models_test emulator_test table_test tree_golden_test vision_test))
@@ -118,6 +118,7 @@ $(CUDA_TYPES:%=$(BUILD)/emu/kernels-%.o): $(BUILD)/emu/kernels-%.o: test/kernels
 BARE_OBJ := $(patsubst %.c,$(BUILD)/bare/%.o,$(wildcard runtime/draft/*.c test/bare/*.c) \
             $(filter-out runtime/model/model.c,$(wildcard runtime/model/*.c)) runtime/mem.c \
             $(patsubst %,runtime/engine/%.c,job pagepool prompt round scheduler) runtime/error.c \
+            $(patsubst %,runtime/image/%.c,picture preprocess preprocess_config resize) \
             runtime/text/token_list.c test/golden.c test/opbed.c test/roundbed.c test/test.c)
 $(BUILD)/bare/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -208,6 +209,7 @@ $(BUILD)/gpu/test/%-$(1): $(BUILD)/obj/test/emu/%.o $(BUILD)/emu/kernels-$(1).o 
 	$$(GPU_LINK)
 $(BUILD)/gpu/test/models_test-$(1): $(BUILD)/bare/test/emu/models_test.o
 $(BUILD)/gpu/test/tree_golden_test-$(1): $(BUILD)/bare/test/unit/tree_golden_test.o
+$(BUILD)/gpu/test/vision_test-$(1): $(BUILD)/bare/test/unit/vision_test.o
 $(MODEL_TESTS:%=$(BUILD)/gpu/test/%-$(1)): $(BARE_OBJ) $(BUILD)/emu/kernels-$(1).o \
 		$(BUILD)/gpu/device.o $(CUDA_OBJ)
 	$$(GPU_LINK) -Wl,--gc-sections

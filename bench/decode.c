@@ -7,6 +7,7 @@
  * per case: tree, users, temperature, plain tokens/s, speculative tokens/s, their ratio (median,
  * lowest and highest of the repetitions), tokens per round, and the device's time in draft, verify
  * and rest (percent). */
+#include "bench/spread.h"
 #include "runtime/engine/engine.h"
 #include "runtime/engine/prompt.h"
 #include "runtime/mem.h"
@@ -17,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_PICTURES = 16, REPETITIONS = 5, MAX_TOKENS = 160 };
 
@@ -38,13 +38,6 @@ struct sample {
     double seconds;
     int n_tokens, n_rounds;
 };
-
-static double now_s(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static void on_event(void *user, const struct gen_event *event)
 {
@@ -90,7 +83,7 @@ static void submit(struct bench *b, int picture, float temperature, bool use_dra
 static struct sample run_batch(struct bench *b, int n_users, float temperature, bool use_draft)
 {
     b->sum = (struct gen_timings){0};
-    double begin = now_s();
+    double begin = now_us();
     for (int next = 0; next < b->n_pictures; next++) {
         pthread_mutex_lock(&b->lock);
         while (b->n_running >= n_users) pthread_cond_wait(&b->done, &b->lock);
@@ -101,14 +94,8 @@ static struct sample run_batch(struct bench *b, int n_users, float temperature, 
     pthread_mutex_lock(&b->lock);
     while (b->n_running > 0) pthread_cond_wait(&b->done, &b->lock);
     pthread_mutex_unlock(&b->lock);
-    double seconds = n_users == 1 ? 1e-3 * b->sum.predicted_ms : now_s() - begin;
+    double seconds = n_users == 1 ? 1e-3 * b->sum.predicted_ms : 1e-6 * (now_us() - begin);
     return (struct sample){seconds, b->sum.predicted_n, b->sum.rounds};
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static void run_case(struct bench *b, int n_users, float temperature)
@@ -132,13 +119,11 @@ static void run_case(struct bench *b, int n_users, float temperature)
         per_round = (double)(f.n_tokens - b->n_pictures) / f.n_rounds;
     }
     double all_s = draft_s + verify_s + rest_s;
-    qsort(plain, REPETITIONS, sizeof(double), by_value);
-    qsort(fast, REPETITIONS, sizeof(double), by_value);
-    qsort(ratio, REPETITIONS, sizeof(double), by_value);
+    const struct spread ratios = spread_of(ratio, REPETITIONS);
     printf("%d/%d/%d,%d,%g,%.0f,%.0f,%.2f,%.2f,%.2f,%.2f,%.0f,%.0f,%.0f\n", info->draft_depth,
            info->draft_top_k, info->draft_nodes, n_users, (double)temperature,
-           plain[REPETITIONS / 2], fast[REPETITIONS / 2], ratio[REPETITIONS / 2], ratio[0],
-           ratio[REPETITIONS - 1], per_round, 100 * draft_s / all_s, 100 * verify_s / all_s,
+           spread_of(plain, REPETITIONS).median, spread_of(fast, REPETITIONS).median, ratios.median,
+           ratios.least, ratios.most, per_round, 100 * draft_s / all_s, 100 * verify_s / all_s,
            100 * rest_s / all_s);
     fflush(stdout);
 }

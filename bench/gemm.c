@@ -7,13 +7,13 @@
  * calls as fill about a millisecond, with L2 flushed before.  `percent` is of this machine's
  * multiply-adds for more than 8 rows, and of its reading speed below; both are measured in the same
  * run. */
+#include "bench/spread.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum {
     SAMPLES = 21,
@@ -21,25 +21,6 @@ enum {
     READ_BYTES = 256 << 20,
     MAX_ROWS = 256,
 };
-
-static double now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x)
-{
-    qsort(x, SAMPLES, sizeof(*x), compare);
-    return x[SAMPLES / 2];
-}
 
 /* ---- the machine's limits -------------------------------------------------------------------- */
 
@@ -143,11 +124,12 @@ static void run_case(struct bench *b, enum dtype type, int n_out, int n_in, int 
         theirs[i] = time_calls(b, NULL, &matmul, n_calls);
         ratios[i] = ours[i] / theirs[i];
     }
-    double us = median(ours), bytes = (double)n_out * n_in * (double)dtype_size(type);
+    double us = spread_of(ours, SAMPLES).median,
+           bytes = (double)n_out * n_in * (double)dtype_size(type);
     double gflops = flops / us * 1e-3, gbs = bytes / us * 1e-3;
     printf("gemm_%s_%dx%dx%d,%.1f,%.1f,%.1f,%.0f,%.1f,%.2f,%s,cpu\n", names[type], n_rows, n_out,
            n_in, us, gflops, gbs, n_rows > 8 ? 100 * gflops / b->gflops : 100 * gbs / b->gbs,
-           median(theirs), median(ratios), VERSION);
+           spread_of(theirs, SAMPLES).median, spread_of(ratios, SAMPLES).median, VERSION);
     fflush(stdout);
     b->ops->packed_free(b->dev, w);
 }

@@ -1,6 +1,6 @@
 #include "bench/gpu/bench.h"
 
-#include <time.h>
+#include "bench/spread.h"
 
 enum { SAMPLES = 15, SAMPLE_US = 2000 };
 
@@ -11,25 +11,6 @@ const struct shape bench_shapes[N_SHAPES] = {
     {"qwen-7b", 3584, 28, 4, 128, 18944, 152064, 28},
     {"tiny", 64, 2, 1, 32, 128, 512, 2},
 };
-
-double bench_now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-struct bench_spread bench_spread(double *x, int n)
-{
-    qsort(x, (size_t)n, sizeof(*x), compare);
-    return (struct bench_spread){x[n / 2], x[n / 10], x[n - 1 - n / 10]};
-}
 
 /* Numbers of about N(0, 1/4) by their bits: sign and mantissa at random, exponents -4 to -1. */
 static void fill_random(struct bench *b, size_t n)
@@ -70,10 +51,10 @@ void *bench_upload(struct bench *b, const void *host, size_t bytes)
 static double time_graph(struct bench *b, const struct graph *g)
 {
     stream_wait(b->stream);
-    const double start = bench_now_us();
+    const double start = now_us();
     graph_launch(b->stream, g);
     stream_wait(b->stream);
-    return bench_now_us() - start;
+    return now_us() - start;
 }
 
 static struct graph *record(struct bench *b, bench_call *call, const void *arg, int n_calls)
@@ -97,7 +78,7 @@ void bench_case(struct bench *b, const char *name, bench_call *call, const void 
     double us[SAMPLES];
     for (int i = 0; i < SAMPLES; i++) us[i] = time_graph(b, g) / n_calls;
     graph_free(g);
-    const struct bench_spread spread = bench_spread(us, SAMPLES);
+    const struct spread spread = spread_of(us, SAMPLES);
     printf("%s,%.2f,%.2f,%.2f,%.0f,%.0f\n", name, spread.median, spread.p10, spread.p90, bytes,
            flops);
     fflush(stdout);

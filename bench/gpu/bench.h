@@ -40,14 +40,6 @@ void bench_close(struct bench *b);
 void *bench_random(struct bench *b, size_t bytes);
 void *bench_upload(struct bench *b, const void *host, size_t bytes);
 
-double bench_now_us(void);
-
-/* Of n numbers, which are sorted. */
-struct bench_spread {
-    double median, p10, p90;
-};
-struct bench_spread bench_spread(double *x, int n);
-
 /* Queues call number i of a case. */
 typedef void bench_call(struct bench *b, const void *arg, int i);
 

@@ -32,7 +32,7 @@ def random_model(name, shape, device):
 def seconds(model, ids, n):
     """Of an answer of n tokens."""
     start = time.perf_counter()
-    model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=n, max_new_tokens=n)
+    model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n)
     if ids.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -2,9 +2,10 @@
  *
  *   bench/gpu/ops [device [model [op]]]
  *
- * op is rows, attention, gemm or head.  Calls take turns over more memory than the L2 holds, and
- * data is random: a GPU runs faster on zeros.  scripts/gpu-check divides bytes and operations by
- * what the same GPU reached in the same run. */
+ * op is rows, attention, gemm or head; behind each `gemm` row stands the library's product alone,
+ * `cublaslt`.  Calls take turns over more memory than the L2 holds, and data is random: a GPU runs
+ * faster on zeros.  scripts/gpu-check divides bytes and operations by what the same GPU reached in
+ * the same run. */
 #include "bench/gpu/bench.h"
 
 enum {
@@ -47,6 +48,7 @@ struct gemm_case {
     const void *x;
     void *y;
     int n_rows, n_out, n_in;
+    void **plain; /* as many matrices for the library */
 };
 
 static void call_gemm(struct bench *b, const void *arg, int i)
@@ -69,17 +71,35 @@ static void call_gemm(struct bench *b, const void *arg, int i)
         b->ops->gemm(b->stream, &gemm);
 }
 
+/* The same product by the library, as a yardstick; its results have 16 bits. */
+static void call_library(struct bench *b, const void *arg, int i)
+{
+    const struct gemm_case *c = arg;
+    const struct matmul_args args = {.w = c->plain[i % c->weights.n],
+                                     .x = c->x,
+                                     .y = c->y,
+                                     .n = c->n_rows,
+                                     .n_out = c->n_out,
+                                     .n_in = c->n_in,
+                                     .ldx = c->n_in,
+                                     .ldy = c->n_out,
+                                     .add = c->epilogue == ADDED};
+    b->ops->matmul(b->stream, &args);
+}
+
 static void bench_gemm(struct bench *b, const char *model, const char *product, int n_out, int n_in,
                        enum epilogue epilogue)
 {
     static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
     static const double y_bytes[] = {2, 4, 4, 1}; /* of an output */
-    const double w_bytes = 2.0 * n_out * n_in;
+    const size_t w_bytes = (size_t)n_out * (size_t)n_in * 2;
     const int pair = epilogue == GATED ? n_out / 2 : 0;
     struct gemm_case c = {.epilogue = epilogue,
                           .weights = pack_copies(b, n_out, n_in, pair),
                           .n_out = n_out,
                           .n_in = n_in};
+    c.plain = malloc((size_t)c.weights.n * sizeof(void *));
+    for (int i = 0; i < c.weights.n; i++) c.plain[i] = bench_random(b, w_bytes);
     void *x = bench_random(b, (size_t)MAX_ROWS * (size_t)n_in * 2);
     void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 4, "results");
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
@@ -88,11 +108,16 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
         c.y = y;
         c.n_rows = rows[i];
         char name[128];
+        const double n = rows[i], flops = 2 * n * n_out * n_in;
+        const double bytes = (double)w_bytes + 2 * n * n_in + y_bytes[epilogue] * n * n_out;
         snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", model, product, rows[i], n_out, n_in);
-        const double n = rows[i];
-        bench_case(b, name, call_gemm, &c, w_bytes + 2 * n * n_in + y_bytes[epilogue] * n * n_out,
-                   2 * n * n_out * n_in);
+        bench_case(b, name, call_gemm, &c, bytes, flops);
+        snprintf(name, sizeof(name), "cublaslt,%s,%s,%d,%d,%d", model, product, rows[i], n_out,
+                 n_in);
+        bench_case(b, name, call_library, &c, bytes, flops);
     }
+    for (int i = 0; i < c.weights.n; i++) device_free(b->dev, c.plain[i]);
+    free(c.plain);
     free_copies(b, &c.weights);
     device_free(b->dev, x);
     device_free(b->dev, y);

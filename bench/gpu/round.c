@@ -16,6 +16,7 @@
 #include "runtime/engine/round.h"
 #include "bench/gpu/prescribe.h"
 #include "bench/gpu/weights.h"
+#include "bench/spread.h"
 #include "kernels/device_type.h"
 
 #include <assert.h>
@@ -243,7 +244,7 @@ static void run_rounds(struct bed *bed, const struct load *load, int n_nodes, st
             round_launch(bed->round, load->n_seqs * n_nodes);
         }
         const struct round_output *out = round_finish(bed->round);
-        const double us = bench_now_us();
+        const double us = now_us();
         if (i >= 0) take_sample(bed, to, i, out, load->n_seqs, us - last_us);
         last_us = us;
     }
@@ -259,13 +260,13 @@ static double bench_rounds(struct bed *bed, const struct load *load, int n_nodes
     run_rounds(bed, load, n_nodes, &s);
     free_seats(bed, load->n_seqs);
     const int n = load->n_rounds;
-    const struct bench_spread whole = bench_spread(s.whole, n);
+    const struct spread whole = spread_of(s.whole, n);
     const double tokens_a_s = 1e6 * s.n_tokens / s.total_us;
     printf("round,%s,%d sequences,%d,%d,%.0f,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f,%.0f,%.2f,%.1f,"
            "%.2f\n",
            bed->shape->name, load->n_seqs, CTX, n_nodes, 100 * (double)rate, whole.median,
-           whole.p10, whole.p90, bench_spread(s.draft, n).median, bench_spread(s.verify, n).median,
-           bench_spread(s.rest, n).median, bench_spread(s.bookkeeping, n).median,
+           whole.p10, whole.p90, spread_of(s.draft, n).median, spread_of(s.verify, n).median,
+           spread_of(s.rest, n).median, spread_of(s.bookkeeping, n).median,
            n_nodes > 1 ? (DEPTH + 1) * bench_draft_bytes(bed->shape) : 0,
            s.n_tokens / (n * load->n_seqs), tokens_a_s,
            plain_rate > 0 ? tokens_a_s / plain_rate : 1);

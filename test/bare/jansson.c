@@ -72,6 +72,16 @@ size_t json_array_size(const json_t *array)
     return json_is_array(array) ? array->n : 0;
 }
 
+size_t json_object_size(const json_t *object)
+{
+    return json_is_object(object) ? object->n : 0;
+}
+
+bool json_equal(const json_t *a, const json_t *b)
+{
+    return json_is_integer(a) && json_is_integer(b) && a->integer == b->integer;
+}
+
 json_t *json_array_get(const json_t *array, size_t i)
 {
     return i < json_array_size(array) ? array->values[i] : NULL;

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h> /* as jansson's does */
 
 enum { JSON_REJECT_DUPLICATES = 1, JSON_ENCODE_ANY = 2, JSON_ENSURE_ASCII = 4, JSON_COMPACT = 8 };
 
@@ -47,6 +48,8 @@ int json_object_set_new(json_t *object, const char *key, json_t *value);
 json_t *json_object_get(const json_t *object, const char *key);
 json_t *json_array_get(const json_t *array, size_t i);
 size_t json_array_size(const json_t *array);
+size_t json_object_size(const json_t *object);
+bool json_equal(const json_t *a, const json_t *b); /* of whole numbers */
 const char *json_string_value(const json_t *json);
 json_int_t json_integer_value(const json_t *json);
 double json_number_value(const json_t *json);
@@ -60,6 +63,8 @@ static inline bool json_is(const json_t *json, json_type type)
 #define json_is_array(json)   json_is(json, JSON_ARRAY)
 #define json_is_integer(json) json_is(json, JSON_INTEGER)
 #define json_is_number(json)  (json_is(json, JSON_INTEGER) || json_is(json, JSON_REAL))
+#define json_is_string(json)  json_is(json, JSON_STRING)
+#define json_is_false(json)   json_is(json, JSON_FALSE)
 #define json_is_true(json)    json_is(json, JSON_TRUE)
 #define json_is_boolean(json) (json_is(json, JSON_TRUE) || json_is(json, JSON_FALSE))
 #define json_is_null(json)    json_is(json, JSON_NULL)
@@ -68,5 +73,10 @@ static inline bool json_is(const json_t *json, json_type type)
     for (size_t i_ = 0; json_is_object(object) && i_ < (object)->n &&                              \
                         ((name) = (object)->keys[i_], (item) = (object)->values[i_], true);        \
          i_++)
+
+#define json_array_foreach(array, index, item)                                                     \
+    for ((index) = 0;                                                                              \
+         (index) < json_array_size(array) && ((item) = json_array_get(array, index), true);        \
+         (index)++)
 
 #endif

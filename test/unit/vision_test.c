@@ -295,9 +295,11 @@ TEST(token_counts_of_tiled_pictures_are_those_of_the_reference)
     json_array_foreach(cases, i, one)
     {
         struct error err;
-        int width, height, n_tokens;
-        CHECK(json_unpack(one, "{s:i, s:i, s:{s:i}}", "width", &width, "height", &height,
-                          "llava_next", "tokens", &n_tokens) == 0);
+        const json_t *next = json_object_get(one, "llava_next");
+        const int width = (int)json_integer_value(json_object_get(one, "width")),
+                  height = (int)json_integer_value(json_object_get(one, "height")),
+                  n_tokens = (int)json_integer_value(json_object_get(next, "tokens"));
+        CHECK_INT(n_tokens, >, 0);
         CHECK_INT(preprocess_layout(&cfg, width, height, &layout, &err), ==, 0);
         CHECK_INT(vision_n_tokens(&vision, &layout), ==, n_tokens);
         CHECK_INT(n_tokens, <=, vision_n_tokens(&vision, &largest));
