@@ -116,7 +116,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
         return;
     if (j >= a.k) return;
     const struct scored best = shared->best[j];
-    a.ids[(size_t)r * a.k + j] = best.id;
+    a.ids[(size_t)r * a.k + j] = a.ids_of != NULL ? a.ids_of[best.id] : best.id;
     a.logprobs[(size_t)r * a.k + j] = log_probability(best.score, shared->best[0].score, log_sum);
 }
 

@@ -24,7 +24,7 @@ void vispec_take_buffers(struct vispec *v)
     v->beam_x = device_alloc(v->dev, n * row, "draft's outputs");
     v->h = device_alloc(v->dev, (size_t)max_rows * row, "draft's inputs");
     v->heads = device_alloc(v->dev, (size_t)l->max_seqs * row, "draft's heads");
-    v->logits = device_alloc(v->dev, n * (size_t)cfg->vocab * sizeof(float), "draft's logits");
+    v->logits = device_alloc(v->dev, n * (size_t)v->n_vocab * sizeof(float), "draft's logits");
     v->ids = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
     v->logprobs = device_alloc(v->dev, ints * (size_t)l->k, "draft's candidates");
     struct draft_rows *beam = &v->beam;
@@ -102,12 +102,21 @@ static void queue_layer(const struct vispec *v, struct stream *s, const struct d
 static void queue_level(struct vispec *v, struct stream *s, const struct draft_round *r, int level,
                         const void *hidden, const int32_t *n, int max)
 {
+    const struct gemm_args head = {.w = v->head,
+                                   .x = hidden,
+                                   .y = v->logits,
+                                   .n = n,
+                                   .max = max,
+                                   .ldx = v->draft.cfg.hidden,
+                                   .ldy = v->n_vocab,
+                                   .y_is_float = true};
     const struct topk_args topk = {.logits = v->logits,
+                                   .ids_of = v->ids_of,
                                    .ids = v->ids,
                                    .logprobs = v->logprobs,
                                    .n = n,
                                    .max = max,
-                                   .vocab = v->draft.cfg.vocab,
+                                   .vocab = v->n_vocab,
                                    .k = r->beam.k};
     const struct expand_args expand = {.state = r->state,
                                        .beam = r->beam,
@@ -115,7 +124,7 @@ static void queue_level(struct vispec *v, struct stream *s, const struct draft_r
                                        .ids = v->ids,
                                        .logprobs = v->logprobs,
                                        .level = level};
-    lm_logits(v->target, s, hidden, n, max, v->logits);
+    v->ops->gemm(s, &head);
     v->ops->topk(s, &topk);
     v->ops->expand(s, &expand);
 }

@@ -7,7 +7,7 @@
 
 struct bench {
     struct kernels k;
-    int32_t *n, *ids;
+    int32_t *n, *ids, *ids_of;
     float *logits, *logprobs;
     int max, vocab, top_k;
 };
@@ -29,7 +29,7 @@ static void run(struct bench *b, int n)
 {
     *b->n = n;
     b->k.ops->topk(b->k.stream, &(struct topk_args){b->logits, b->ids, b->logprobs, b->n, b->max,
-                                                    b->vocab, b->top_k});
+                                                    b->vocab, b->top_k, b->ids_of});
     stream_wait(b->k.stream);
 }
 
@@ -75,6 +75,26 @@ TEST(topk_gives_the_best_log_probabilities_in_order_with_ties_to_the_lowest_id)
         CHECK_UNTOUCHED(b.logprobs + (size_t)4 * (size_t)k, (size_t)(2 * k) * sizeof(float));
         kernels_close(&b.k);
     }
+}
+
+TEST(columns_of_a_part_of_the_vocabulary_are_named_by_their_tokens)
+{
+    enum { VOCAB = 3001 };
+    struct bench b;
+    unsigned seed = 5;
+    bench_open(&b, 3, VOCAB, 8);
+    int32_t *tokens = kernels_host(&b.k, VOCAB * sizeof(int32_t)), plain[24];
+    float logprobs[24];
+    for (int i = 0; i < VOCAB; i++) tokens[i] = 7 * i + 3;
+    for (int i = 0; i < 3 * VOCAB; i++) b.logits[i] = (float)kernels_random_int(&seed, 50);
+    run(&b, 3);
+    memcpy(plain, b.ids, sizeof(plain));
+    memcpy(logprobs, b.logprobs, sizeof(logprobs));
+    b.ids_of = kernels_upload(&b.k, tokens, VOCAB * sizeof(int32_t));
+    run(&b, 3);
+    for (int i = 0; i < 24; i++) CHECK_INT(b.ids[i], ==, tokens[plain[i]]);
+    CHECK_SAME_BITS(b.logprobs, logprobs, 24);
+    kernels_close(&b.k);
 }
 
 TEST(no_rows_write_nothing)
