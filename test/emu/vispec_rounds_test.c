@@ -1,6 +1,7 @@
 /* Golden ViSpec cases through whole rounds where activations have 16 bits.  The authors' own code
  * in bfloat16 had 27 to 30 of a tree's 30 paths, and the same tokens but where the two best logits
  * lay close to each other; the limits are a little wider. */
+#include "test/emu/include/nvtx3/nvToolsExt.h"
 #include "test/roundbed.h"
 #include "test/test.h"
 
@@ -119,4 +120,24 @@ TEST(llava_s_trees_tokens_and_accepted_counts_are_the_authors_within_16_bits)
 TEST(qwen_s_trees_tokens_and_accepted_counts_are_the_authors_within_16_bits)
 {
     check_family(&roundbed_qwen, 7);
+}
+
+TEST(the_phases_of_a_round_are_named_where_it_is_recorded_and_where_it_runs)
+{
+    static const char *const phases =
+        "apply()draft's extend()draft's first level()draft's next level()draft's next level()"
+        "draft's next level()select()verify()sample()accept()compact()";
+    struct roundbed b;
+    struct run run = {.bench = &b};
+    emu_take_ranges();
+    roundbed_open(&b, &roundbed_qwen, 1, 64, 64, 1);
+    CHECK_STR(emu_take_ranges(), phases);
+    struct job *job = roundbed_case(&b, 8, false, on_event, &run, &run.json);
+    CHECK(scheduler_admit(b.scheduler, job));
+    CHECK(scheduler_step(b.scheduler) && scheduler_step(b.scheduler));
+    CHECK_STR(emu_take_ranges(), "pictures()launch a round()finish a round(wait())");
+    scheduler_cancel_all(b.scheduler, GEN_CANCELLED);
+    while (scheduler_step(b.scheduler)) continue;
+    json_decref(run.json);
+    roundbed_close(&b);
 }
