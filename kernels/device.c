@@ -54,6 +54,16 @@ const struct ops *device_ops(const struct device *dev)
     return dev->type->ops;
 }
 
+void device_range_begin(const struct device *dev, const char *name)
+{
+    dev->type->range_begin(dev, name);
+}
+
+void device_range_end(const struct device *dev)
+{
+    dev->type->range_end(dev);
+}
+
 void *device_alloc(struct device *dev, size_t bytes, const char *what)
 {
     return dev->type->alloc(dev, bytes, what);

@@ -31,6 +31,11 @@ size_t device_memory_size(const struct device *dev); /* bytes in all, used or no
 /* The operations of this device (ops.h); lives as long as dev. */
 const struct ops *device_ops(const struct device *dev);
 
+/* Names for a profiler what this thread does between begin and end, and what it queues or records
+ * meanwhile: NVTX ranges on a GPU, nothing elsewhere.  Ranges nest. */
+void device_range_begin(const struct device *dev, const char *name);
+void device_range_end(const struct device *dev);
+
 /* Device memory, aligned to 256 bytes.  Up to 16 MiB every byte is 0xff, so that a float read
  * before it is written is NaN and an index is -1; larger blocks (caches) come as they are.  What
  * must start as zero is cleared by its owner.  Ends the process when memory is out, naming `what`.

@@ -17,6 +17,8 @@ struct device_type {
     struct device *(*open)(int n_threads); /* NULL if the machine has no such device */
     void (*close)(struct device *dev);
     size_t (*memory_size)(const struct device *dev);
+    void (*range_begin)(const struct device *dev, const char *name);
+    void (*range_end)(const struct device *dev);
     void *(*alloc)(struct device *dev, size_t bytes, const char *what);
     void (*free)(struct device *dev, void *p);
     void (*write)(struct device *dev, void *device_dst, const void *host_src, size_t bytes);

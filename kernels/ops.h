@@ -288,6 +288,7 @@ struct topk_args {
     float *logprobs;        /* [n][k] */
     const int32_t *n;
     int32_t max, ldx, vocab, k;
+    const int32_t *ids_of; /* [vocab] the token of each column, increasing; NULL: its number */
 };
 
 /* Grows the trees by one level (EAGLE-2; methods.md 1.4).  level 0 takes the k children of each

@@ -19,6 +19,10 @@ static const struct spec {
      offsetof(struct options, engine.model_dir), 0, 0},
     {"draft", "DIR|none", "draft folder, or none [DIR/draft if it is there]", KIND_TEXT,
      offsetof(struct options, engine.draft_dir), 0, 0},
+    {"draft-vocab", "all|FILE",
+     "ids that a draft may propose, one a line [all; of over 65536 the first 32768 and special "
+     "ones]",
+     KIND_TEXT, offsetof(struct options, engine.draft_vocab), 0, 0},
     {"served-model-name", "NAME[,NAME]", "what clients call the model [the folder's name]",
      KIND_NAMES, 0, 0, 0},
     {"chat-template", "NAME", "a built-in chat template [the folder's]", KIND_TEXT,

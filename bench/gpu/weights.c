@@ -71,6 +71,8 @@ void bench_fill_draft(struct bench *b, struct vispec *v, const struct lm *target
                          .target = target,
                          .limits = *limits,
                          .table = target->embeddings,
+                         .head = target->head,
+                         .n_vocab = target->cfg.vocab,
                          .rope = target->rope};
     struct lm_config *cfg = &v->draft.cfg;
     cfg->n_layers = 1;

@@ -43,6 +43,17 @@ static size_t memory_size(const struct device *dev)
     return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+static void begin_range(const struct device *dev, const char *name)
+{
+    (void)dev;
+    (void)name;
+}
+
+static void end_range(const struct device *dev)
+{
+    (void)dev;
+}
+
 void *cpu_alloc_host(size_t bytes)
 {
     void *p = calloc(1, bytes);
@@ -93,6 +104,8 @@ const struct device_type cpu_device = {
     .open = open_device,
     .close = close_device,
     .memory_size = memory_size,
+    .range_begin = begin_range,
+    .range_end = end_range,
     .alloc = alloc,
     .free = free_memory,
     .write = write_memory,

@@ -40,7 +40,7 @@ static void topk_run(const struct topk_args *a)
         float max;
         double log_sum = log_normaliser(logits, a->vocab, &max);
         for (int j = 0; j < a->k; j++) {
-            a->ids[(size_t)r * a->k + j] = best[j].id;
+            a->ids[(size_t)r * a->k + j] = a->ids_of ? a->ids_of[best[j].id] : best[j].id;
             a->logprobs[(size_t)r * a->k + j] = log_probability(best[j].score, max, log_sum);
         }
     }

@@ -5,6 +5,7 @@
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/ops.cuh"
 
+#include <nvtx3/nvToolsExt.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -66,6 +67,18 @@ static size_t memory_size(const struct device *dev)
     size_t n_free, total;
     CUDA_CHECK(cudaMemGetInfo(&n_free, &total));
     return total;
+}
+
+static void begin_range(const struct device *dev, const char *name)
+{
+    (void)dev;
+    (void)nvtxRangePushA(name);
+}
+
+static void end_range(const struct device *dev)
+{
+    (void)dev;
+    (void)nvtxRangePop();
 }
 
 /* ---- memory
@@ -258,6 +271,8 @@ static constexpr struct device_type device_of(const char *name, const struct ops
         .open = open_device,
         .close = close_device,
         .memory_size = memory_size,
+        .range_begin = begin_range,
+        .range_end = end_range,
         .alloc = alloc,
         .free = free_memory,
         .write = write_memory,

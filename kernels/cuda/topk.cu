@@ -115,7 +115,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
     find_best(&shared->ranking, tokens, 0, k * k, k);
     if (j >= k) return;
     const struct scored mine = shared->ranking.best[j];
-    a.ids[(size_t)r * k + j] = mine.id;
+    a.ids[(size_t)r * k + j] = a.ids_of != NULL ? a.ids_of[mine.id] : mine.id;
     a.logprobs[(size_t)r * k + j] = log_probability(mine.score, max, log_sum);
 }
 

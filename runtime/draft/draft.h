@@ -46,13 +46,16 @@ struct draft_kind {
 };
 
 /* Opens the draft in `dir` (ViSpec's layout; without imadpt and img_fc tensors it is EAGLE-2), or
- * the kind `none` for dir "none".  The target is borrowed. */
+ * the kind `none` for dir "none".  The target is borrowed; its tensors are still open. */
 struct draft_limits {
     int max_seqs;         /* that speculate at once: heads of a round */
     int max_extend;       /* rows that one extend may get */
     int k;                /* rows of a beam */
     int n_positions;      /* as for lm_open */
     int max_image_tokens; /* features of one image; 0 where there are no images */
+    const int32_t *vocab; /* [n_vocab] tokens that it may propose, increasing; NULL: all.  Borrowed
+                             while it is opened */
+    int n_vocab;
 };
 int draft_open(struct draft **out, struct device *dev, const char *dir, const struct lm *target,
                const struct draft_limits *limits, struct error *err);

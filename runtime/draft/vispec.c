@@ -30,12 +30,25 @@ static int load_tensors(struct vispec *v, const struct safetensors *st, struct e
     return safetensors_check_used(st, ignored, err);
 }
 
+static void take_head(struct vispec *v)
+{
+    const struct draft_limits *l = &v->limits;
+    v->head = v->target->head;
+    v->n_vocab = v->draft.cfg.vocab;
+    if (!l->vocab) return;
+    v->head = v->own_head = lm_pack_head_rows(v->target, l->vocab, l->n_vocab);
+    v->n_vocab = l->n_vocab;
+    v->ids_of = weights_upload(v->dev, l->vocab, (size_t)l->n_vocab * sizeof(*l->vocab),
+                               "draft's vocabulary");
+}
+
 static int load(struct vispec *v, const char *dir, struct error *err)
 {
     struct draft_config cfg;
     struct safetensors *st;
     if (config_load_draft(dir, &v->target->cfg, &cfg, err) != 0) return -1;
     v->draft.cfg = cfg.layer;
+    take_head(v);
     vispec_take_buffers(v);
     if (safetensors_open(&st, dir, err) != 0) return -1;
     int result = load_tensors(v, st, err);
@@ -87,6 +100,8 @@ static void vispec_close(struct draft *d)
 {
     struct vispec *v = (struct vispec *)d;
     device_free(v->dev, (void *)v->rope.table);
+    device_free(v->dev, v->ids_of);
+    v->ops->packed_free(v->dev, v->own_head);
     vispec_free_folded(v);
     decoder_layer_done(&v->layer, v->dev);
     adaptor_close(v->adaptor);

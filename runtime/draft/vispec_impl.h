@@ -28,6 +28,12 @@ struct vispec {
     struct packed *h_weights; /* M [hidden][hidden] */
     struct decoder_layer layer;
     struct rope rope;
+    const struct packed *head; /* [n_vocab][hidden]: the target's lm_head, or own_head */
+    int n_vocab;               /* tokens that it may propose */
+
+    struct packed
+        *own_head;   /* some rows of lm_head, and the token of each, [n_vocab] increasing; */
+    int32_t *ids_of; /* NULL: all */
 
     /* Of pictures. */
     struct adaptor *adaptor;  /* NULL: EAGLE-2 */
@@ -47,7 +53,7 @@ struct vispec {
     struct draft_rows beam; /* [max_seqs k] */
 };
 
-/* Takes what proposing works on; draft.cfg, dev, ops and limits are set. */
+/* Takes what proposing works on; draft.cfg, dev, ops, limits and n_vocab are set. */
 void vispec_take_buffers(struct vispec *v);
 void vispec_free_buffers(struct vispec *v); /* accepts one without buffers */
 

@@ -105,14 +105,15 @@ static void queue_layer(const struct vispec *v, struct stream *s, const struct d
 static void queue_level(struct vispec *v, struct stream *s, const struct draft_round *r, int level,
                         const void *hidden, const int32_t *n, int max)
 {
-    const struct topk_args topk = {.w = v->target->head,
+    const struct topk_args topk = {.w = v->head,
                                    .x = hidden,
+                                   .ids_of = v->ids_of,
                                    .ids = v->ids,
                                    .logprobs = v->logprobs,
                                    .n = n,
                                    .max = max,
                                    .ldx = v->draft.cfg.hidden,
-                                   .vocab = v->draft.cfg.vocab,
+                                   .vocab = v->n_vocab,
                                    .k = r->beam.k};
     const struct expand_args expand = {.state = r->state,
                                        .beam = r->beam,
@@ -124,6 +125,22 @@ static void queue_level(struct vispec *v, struct stream *s, const struct draft_r
     v->ops->expand(s, &expand);
 }
 
+/* The rows since the last round; the outputs that start trees go to v->heads. */
+static void queue_extend(const struct vispec *v, struct stream *s, const struct draft_round *r)
+{
+    const struct carry_args carry = {.state = r->state, .tree = r->tree, .hidden = r->hidden};
+    const struct gather_rows_args heads = {.in = v->scratch.x,
+                                           .out = v->heads,
+                                           .row = r->beam.head_row,
+                                           .n = r->beam.n_heads,
+                                           .max = r->state.max_seqs,
+                                           .width = v->draft.cfg.hidden};
+    queue_input(v, s, r, &r->extend, r->hidden, v->scratch.x);
+    v->ops->carry(s, &carry);
+    queue_layer(v, s, r, &r->extend, v->scratch.x, false);
+    v->ops->gather_rows(s, &heads);
+}
+
 void vispec_propose(struct draft *d, struct stream *s, const struct draft_round *r)
 {
     struct vispec *v = (struct vispec *)d;
@@ -131,25 +148,20 @@ void vispec_propose(struct draft *d, struct stream *s, const struct draft_round 
     assert(r->extend.rows.max <= v->scratch.max_rows);
     assert(r->beam.k <= v->limits.k);
 
-    const struct carry_args carry = {.state = r->state, .tree = r->tree, .hidden = r->hidden};
-    queue_input(v, s, r, &r->extend, r->hidden, v->scratch.x);
-    v->ops->carry(s, &carry);
-    queue_layer(v, s, r, &r->extend, v->scratch.x, false);
-
-    const struct gather_rows_args heads = {.in = v->scratch.x,
-                                           .out = v->heads,
-                                           .row = r->beam.head_row,
-                                           .n = r->beam.n_heads,
-                                           .max = max_seqs,
-                                           .width = d->cfg.hidden};
-    v->ops->gather_rows(s, &heads);
+    device_range_begin(v->dev, "draft's extend");
+    queue_extend(v, s, r);
+    device_range_end(v->dev);
+    device_range_begin(v->dev, "draft's first level");
     queue_level(v, s, r, 0, v->heads, r->beam.n_heads, max_seqs);
+    device_range_end(v->dev);
     const void *before = v->heads;
     for (int level = 1; level <= r->beam.depth; level++) {
         void *x = level % 2 == 1 ? v->beam_x : v->scratch.x;
+        device_range_begin(v->dev, "draft's next level");
         queue_input(v, s, r, &v->beam, before, x);
         queue_layer(v, s, r, &v->beam, x, true);
         queue_level(v, s, r, level, x, v->beam.rows.n, v->beam.rows.max);
+        device_range_end(v->dev);
         before = x;
     }
 }

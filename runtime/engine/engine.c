@@ -1,5 +1,6 @@
 #include "runtime/engine/engine.h"
 
+#include "runtime/engine/draft_vocab.h"
 #include "runtime/engine/internal.h"
 #include "runtime/engine/scheduler.h"
 #include "runtime/mem.h"
@@ -270,14 +271,24 @@ static char *choose_draft(const struct engine_options *opt)
 static int open_draft(struct engine *e, const struct engine_options *opt,
                       const struct round_limits *limits, struct error *err)
 {
+    const struct draft_vocab choice = {.option = opt->draft_vocab,
+                                       .vocab = e->model->cfg.lm.vocab,
+                                       .tokenizer = e->model->tokenizer,
+                                       .generation = &e->model->generation,
+                                       .k = limits->k};
+    struct token_list vocab;
+    if (draft_vocab_choose(&vocab, &choice, err) != 0) return -1;
     const struct draft_limits draft_limits = {.max_seqs = max_drafting(opt, e->dev, limits),
                                               .max_extend = limits->max_rows + limits->max_seqs,
                                               .k = limits->k,
                                               .n_positions = limits->max_pages * PAGE_LEN,
-                                              .max_image_tokens = e->model->max_image_tokens};
+                                              .max_image_tokens = e->model->max_image_tokens,
+                                              .vocab = vocab.ids,
+                                              .n_vocab = (int)vocab.n};
     char *dir = choose_draft(opt);
     int result = draft_open(&e->draft, e->dev, dir, e->model->lm, &draft_limits, err);
     free(dir);
+    token_list_done(&vocab);
     return result;
 }
 

@@ -27,6 +27,7 @@ struct prompt;
 struct engine_options {
     const char *model_dir;
     const char *draft_dir;     /* [model_dir/draft if it is there]; "none" */
+    const char *draft_vocab;   /* "all", a file of token ids [draft_vocab.h] */
     const char *chat_template; /* built-in template's name [recognised by the folder's text] */
     const char *device;        /* "auto", "cpu", "cuda" [auto: cuda where there is one] */
     const char *dtype; /* of activations: "auto", "bfloat16", "float16", "float32" [auto: float32 on

@@ -218,7 +218,9 @@ static void queue_stamp(struct round *r, int index)
 static void queue_draft(struct round *r)
 {
     const struct apply_args apply = {r->state, r->target, r->draft_pool};
+    device_range_begin(r->dev, "apply");
     r->ops->apply(r->stream, &apply);
+    device_range_end(r->dev);
     const struct draft_round draft = {.state = r->state,
                                       .beam = r->beam,
                                       .extend = r->extend,
@@ -232,17 +234,22 @@ static void queue_verify(struct round *r, const struct rows *rows)
 {
     const struct select_args select = {r->state, r->beam, r->tree,
                                        *rows,    r->out,  r->limits.n_nodes};
+    device_range_begin(r->dev, "select");
     r->ops->select(r->stream, &select);
+    device_range_end(r->dev);
+    device_range_begin(r->dev, "verify");
     lm_forward(r->lm, r->stream, &r->scratch, rows, r->state.pool, &r->target, r->hidden);
     const struct gather_rows_args gather = {r->hidden, r->out_hidden, r->out.row,
                                             r->out.n,  r->out.max,    r->state.width};
     r->ops->gather_rows(r->stream, &gather);
     lm_logits(r->lm, r->stream, r->out_hidden, r->out.n, r->out.max, r->logits);
+    device_range_end(r->dev);
 }
 
 static void queue_accept(struct round *r, const struct rows *rows)
 {
     const struct logprobs_args logprobs = {r->state, r->out, r->logits, r->top};
+    device_range_begin(r->dev, "sample");
     r->ops->logprobs(r->stream, &logprobs);
     const struct filter_args filter = {r->state,  r->out,    r->tree,
                                        r->logits, r->scores, r->has_scores};
@@ -250,6 +257,7 @@ static void queue_accept(struct round *r, const struct rows *rows)
     const struct pick_args pick = {r->state,  r->out,        r->tree, r->logits,
                                    r->scores, r->has_scores, r->pick};
     r->ops->pick(r->stream, &pick);
+    device_range_end(r->dev);
     const struct accept_args accept = {.state = r->state,
                                        .tree = r->tree,
                                        .rows = *rows,
@@ -259,9 +267,13 @@ static void queue_accept(struct round *r, const struct rows *rows)
                                        .logits = r->logits,
                                        .next = r->extend,
                                        .beam = r->beam};
+    device_range_begin(r->dev, "accept");
     r->ops->accept(r->stream, &accept);
+    device_range_end(r->dev);
     const struct compact_args compact = {r->tree, r->target, r->state.max_seqs};
+    device_range_begin(r->dev, "compact");
     r->ops->compact(r->stream, &compact);
+    device_range_end(r->dev);
 }
 
 static void record_class(struct round *r, struct size_class *c)
@@ -368,7 +380,9 @@ const struct round_output *round_finish(struct round *r)
 {
     assert(r->n_finished < r->n_launched);
     uint64_t i = r->n_finished++;
+    device_range_begin(r->dev, "wait");
     event_wait(r->done[i % ROUNDS_IN_FLIGHT]);
+    device_range_end(r->dev);
     const struct round_output *out = &r->outputs[i % ROUND_RING];
     r->times.draft_s += 1e-9 * (double)(out->stamps[1] - out->stamps[0]);
     r->times.verify_s += 1e-9 * (double)(out->stamps[2] - out->stamps[1]);

@@ -187,6 +187,7 @@ static void encode_images(struct scheduler *s, struct place *p)
     struct draft *draft = s->cfg.draft;
     struct round *r = s->cfg.round;
     int row = p->image_row;
+    device_range_begin(s->cfg.model->dev, "pictures");
     for (int i = 0; i < prompt->n_images; i++) {
         const struct prompt_image *im = &prompt->images[i];
         float *features = round_vectors(r, round_image_row(r, row));
@@ -203,6 +204,7 @@ static void encode_images(struct scheduler *s, struct place *p)
         draft->kind->encode_image(draft, round_stream(r), features, im->n, vectors);
         row += n_vectors;
     }
+    device_range_end(s->cfg.model->dev);
 }
 
 /* Whether one more sequence may speculate.  Where rows cost time, a tree beside many sequences
@@ -451,12 +453,14 @@ bool scheduler_step(struct scheduler *s)
         has_work |= state != PLACE_FREE && state != PLACE_LEAVING;
     }
     uint64_t in_flight = round_n_launched(s->cfg.round) - round_n_finished(s->cfg.round);
-    if (has_work && in_flight < (uint64_t)s->cfg.max_in_flight)
+    bool launches = has_work && in_flight < (uint64_t)s->cfg.max_in_flight;
+    if (!launches && in_flight == 0) return false;
+    device_range_begin(s->cfg.model->dev, launches ? "launch a round" : "finish a round");
+    if (launches)
         launch(s);
-    else if (in_flight > 0)
-        finish_round(s);
     else
-        return false;
+        finish_round(s);
+    device_range_end(s->cfg.model->dev);
     return true;
 }
 

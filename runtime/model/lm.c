@@ -115,14 +115,28 @@ static int load_ends(struct lm *lm, const struct weights *body, struct error *er
                     err) != 0 ||
         weights_vector(&lm->final_norm, body, &norm, 1, err) != 0)
         return -1;
-    const struct weights_part tied = {"embed_tokens.weight", lm->cfg.vocab};
-    if (lm->cfg.tie_embeddings)
-        return weights_packed(&lm->head, body, &tied, 1, lm->cfg.hidden, 0, err);
-    struct weights head = {lm->dev, body->st,
-                           find_prefix(body->st, lm->dev, head_prefixes, 3, head_names)};
-    if (!weights_has(&head, "weight")) head.prefix = head_prefixes[0];
-    const struct weights_part weight = {"weight", lm->cfg.vocab};
+    struct weights head = *body;
+    struct weights_part weight = {"embed_tokens.weight", lm->cfg.vocab};
+    if (!lm->cfg.tie_embeddings) {
+        head.prefix = find_prefix(body->st, lm->dev, head_prefixes, 3, head_names);
+        weight.name = "weight";
+        if (!weights_has(&head, weight.name)) head.prefix = head_prefixes[0];
+    }
+    char text[WEIGHTS_NAME_SIZE];
+    lm->head_tensor = safetensors_find(head.st, weights_name(text, head.prefix, weight.name));
     return weights_packed(&lm->head, &head, &weight, 1, lm->cfg.hidden, 0, err);
+}
+
+struct packed *lm_pack_head_rows(const struct lm *lm, const int32_t *ids, int n)
+{
+    const struct tensor *t = lm->head_tensor;
+    size_t row = (size_t)lm->cfg.hidden * dtype_size(t->dtype);
+    char *rows = xcalloc((size_t)n, row);
+    for (size_t i = 0; i < (size_t)n; i++)
+        memcpy(rows + i * row, (const char *)t->data + (size_t)ids[i] * row, row);
+    struct packed *w = device_ops(lm->dev)->pack(lm->dev, rows, t->dtype, n, lm->cfg.hidden, 0);
+    free(rows);
+    return w;
 }
 
 int lm_open(struct lm **out, struct device *dev, const struct safetensors *st,

@@ -26,8 +26,9 @@ struct lm {
     struct device *dev; /* borrowed */
     void *embeddings;   /* [vocab][hidden] in the checkpoint's type, device memory */
     enum dtype embeddings_type;
-    struct packed *head; /* lm_head, [vocab][hidden] */
-    float *final_norm;   /* [hidden] */
+    struct packed *head;              /* lm_head, [vocab][hidden] */
+    const struct tensor *head_tensor; /* the same as in the file; borrowed from it */
+    float *final_norm;                /* [hidden] */
     struct decoder_layer *layers;
     struct rope rope; /* table [n_positions][head_dim/2][2] in device memory */
 };
@@ -62,6 +63,10 @@ void lm_forward(const struct lm *lm, struct stream *s, const struct lm_scratch *
 /* Queues logits[i] = lm_head(hidden[i]) in float for n rows. */
 void lm_logits(const struct lm *lm, struct stream *s, const void *hidden, const int32_t *n, int max,
                float *logits);
+
+/* Packs n rows of lm_head, while the tensors given to lm_open are open.  Freed with
+ * ops->packed_free. */
+struct packed *lm_pack_head_rows(const struct lm *lm, const int32_t *ids, int n);
 
 /* Reads one decoder layer whose tensors are named prefix + "self_attn.q_proj.weight" and so on.
  * Shared with the draft, whose layer has no input norm. */

@@ -173,6 +173,11 @@ int tokenizer_find_token(const struct tokenizer *t, const char *text)
     return bpe_find(t->bpe, text, len);
 }
 
+const struct added_token *tokenizer_added_tokens(const struct tokenizer *t, size_t *n)
+{
+    return added_tokens_all(t->added, n);
+}
+
 const int32_t *tokenizer_prefix(const struct tokenizer *t, size_t *n)
 {
     *n = t->prefix.n;

@@ -39,6 +39,9 @@ int tokenizer_n_ids(const struct tokenizer *t);
 /* The id of an added token or vocabulary entry ("<image>", "</s>"), or -1. */
 int tokenizer_find_token(const struct tokenizer *t, const char *text);
 
+/* All added tokens, borrowed from the tokenizer. */
+const struct added_token *tokenizer_added_tokens(const struct tokenizer *t, size_t *n);
+
 /* The ids that the post-processor puts in front of a prompt (BOS), borrowed from the tokenizer. */
 const int32_t *tokenizer_prefix(const struct tokenizer *t, size_t *n);
 

@@ -144,6 +144,12 @@ def test_draft_of_another_target(tmp_path, key):
     assert f"{draft}/config.json: {key} is 96, but the model's is {model}" in line
 
 
+def test_draft_vocabulary_with_a_token_that_the_model_lacks(tmp_path):
+    (tmp_path / "ids").write_text("0\n1\n640\n")
+    line = refusal("--model", LLAVA, "--draft-vocab", tmp_path / "ids")
+    assert f"{tmp_path}/ids: line 3: 640 is not below the vocabulary's 640" in line
+
+
 def test_draft_that_is_cut(tmp_path):
     draft = folder_of(tmp_path / "d", DRAFT)
     replace(draft, "model.safetensors", (DRAFT / "model.safetensors").read_bytes()[:-2])

@@ -154,6 +154,14 @@ def test_another_tree_gives_the_same_answers(requests, plain):
         check_same(ask_all(ask, d, requests[::3], 5, speculative=True), plain[::3], requests[::3])
 
 
+def test_a_draft_that_may_propose_a_third_of_the_tokens_gives_the_same_answers(tmp_path, requests, plain):
+    ids = tmp_path / "ids"
+    ids.write_text("".join(f"{i}\n" for i in range(1663, -1, -3)))
+    with Daemon("--draft-vocab", str(ids), "--draft-max-seqs", "8") as d:
+        check_same(ask_all(ask, d, requests[::3], 8, speculative=True), plain[::3], requests[::3])
+        assert d.metric("vllm:spec_decode_num_accepted_tokens_total") > 0
+
+
 def test_speculation_needs_fewer_rounds(daemon, requests):
     request = {**requests[0], "max_tokens": 100, "temperature": 0, "stop": None}
     _, fast = daemon.chat(**request, speculative=True)

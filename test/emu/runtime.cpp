@@ -1,9 +1,11 @@
 /* The runtime's host side: streams, events, graphs (include/cuda_runtime.h). */
 #include <cuda_runtime.h>
+#include <nvtx3/nvToolsExt.h>
 
 #include <algorithm>
 #include <deque>
 #include <memory>
+#include <string>
 
 enum {
     N_SMS = 4,
@@ -307,4 +309,28 @@ cudaError_t cudaGraphDestroy(cudaGraph_t g)
 {
     delete g;
     return cudaSuccess;
+}
+
+/* ---- NVTX --------------------------------------------------------------------------------------
+ */
+
+static std::string ranges, taken;
+
+int nvtxRangePushA(const char *message)
+{
+    ranges += std::string(message) + "(";
+    return 0;
+}
+
+int nvtxRangePop(void)
+{
+    ranges += ")";
+    return 0;
+}
+
+const char *emu_take_ranges(void)
+{
+    taken.swap(ranges);
+    ranges.clear();
+    return taken.c_str();
 }

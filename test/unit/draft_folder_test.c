@@ -1,4 +1,5 @@
 /* Draft folders: what the daemon makes of their tensors and their config.json. */
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -205,6 +206,56 @@ TEST(the_config_may_say_which_image_rows_a_draft_keeps)
         draftbed_close(&f);
     }
     folder_remove(&folder);
+}
+
+/* The best k of the head's log-probabilities over the tokens alone, in double. */
+static void check_level_0(struct draftbed *f, const int32_t *tokens, int n)
+{
+    const struct vispec *v = (const struct vispec *)f->draft;
+    size_t vocab = (size_t)v->draft.cfg.vocab;
+    float *on_device = kernels_empty(&f->k, vocab * sizeof(float));
+    lm_logits(f->lm, f->k.stream, v->heads, NULL, 1, on_device);
+    const float *logits = kernels_download(&f->k, on_device, vocab * sizeof(float));
+    const float *scores = kernels_download(&f->k, f->round.beam.score, DRAFTBED_K * sizeof(float));
+    const int32_t *ids = kernels_download(&f->k, f->round.beam.token, DRAFTBED_K * sizeof(int32_t));
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += exp((double)logits[tokens[i]]);
+    for (int j = 0; j < DRAFTBED_K; j++) {
+        int n_better = 0;
+        for (int i = 0; i < n; i++) n_better += logits[tokens[i]] > logits[ids[j]];
+        CHECK_INT(n_better, ==, j);
+        float want = (float)((double)logits[ids[j]] - log(sum));
+        CHECK_CLOSE(&scores[j], &want, 1, 1e-5, 0); /* a float's sum of 300 */
+    }
+}
+
+TEST(a_draft_of_some_tokens_proposes_these_alone_with_their_own_normaliser)
+{
+    enum { N = 300 };
+    struct draftbed f;
+    struct lm_config cfg = draftbed_llava_config();
+    struct draft_limits limits = draftbed_limits;
+    static struct draftbed_rows e;
+    int32_t tokens[N];
+    struct error err;
+    size_t n;
+    for (int i = 0; i < N; i++) tokens[i] = 2 * i + 1;
+    draftbed_open(&f, DRAFTBED_TARGET, &cfg, test_path(DRAFTBED_DRAFT));
+    draft_close(f.draft);
+    limits.vocab = tokens;
+    limits.n_vocab = N;
+    CHECK_INT(draft_open(&f.draft, f.k.dev, test_path(DRAFTBED_DRAFT), f.lm, &limits, &err), ==, 0);
+    struct draftbed_case c = draftbed_case_open("cases_llava/case_01");
+    draftbed_encode(&f, &c);
+    draftbed_prompt(&f, &c, &e);
+    const float *hidden = golden_f32(c.tensors, "prefill_hidden", &n);
+    draftbed_propose(&f, &e, hidden, n, c.n, false);
+    const int32_t *ids =
+        kernels_download(&f.k, f.round.beam.token, DRAFTBED_N_CANDIDATES * sizeof(int32_t));
+    for (int i = 0; i < DRAFTBED_N_CANDIDATES; i++) CHECK(ids[i] % 2 == 1 && ids[i] < 2 * N);
+    check_level_0(&f, tokens, N);
+    draftbed_case_close(&c);
+    draftbed_close(&f);
 }
 
 TEST(no_draft_is_a_kind_that_needs_no_pages)

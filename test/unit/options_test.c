@@ -33,6 +33,8 @@ TEST(options_reach_their_fields)
     CHECK_INT(o.engine.max_model_len, ==, 512);
     CHECK_INT(parse(&o, &err, "--draft", "none"), ==, 0);
     CHECK_STR(o.engine.draft_dir, "none");
+    CHECK_INT(parse(&o, &err, "--draft-vocab", "all"), ==, 0);
+    CHECK_STR(o.engine.draft_vocab, "all");
     char names[] = "--served-model-name=a,b";
     char *argv[] = {(char *)"vispecd", names, NULL};
     CHECK_INT(options_parse(&o, 2, argv, &err), ==, 0);

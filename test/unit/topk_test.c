@@ -9,7 +9,7 @@
  * in every type of activations and in any order; and what they come to. */
 struct bench {
     struct kernels k;
-    int32_t *n, *ids;
+    int32_t *n, *ids, *ids_of;
     float *w, *x;  /* [vocab][n_in], [max][n_in] */
     float *logits; /* [max][vocab] */
     float *logprobs;
@@ -58,6 +58,7 @@ static void run(struct bench *b, int n)
         .ldx = b->n_in,
         .vocab = b->vocab,
         .k = b->top_k,
+        .ids_of = b->ids_of,
     };
     k->ops->topk(k->stream, &args);
     b->ids = kernels_download(k, args.ids, n_best);
@@ -116,6 +117,25 @@ TEST(the_best_of_many_rows_are_their_own)
     fill(&b, 4, &seed);
     run(&b, 70);
     for (int row = 0; row < 70; row++) check_row(&b, row);
+    kernels_close(&b.k);
+}
+
+TEST(columns_of_a_part_of_the_vocabulary_are_named_by_their_tokens)
+{
+    enum { VOCAB = 301, N_BEST = 3 * 8 };
+    struct bench b;
+    unsigned seed = 5;
+    bench_open(&b, 3, 9, VOCAB, 8);
+    fill(&b, 4, &seed);
+    int32_t *tokens = kernels_host(&b.k, VOCAB * sizeof(int32_t));
+    for (int i = 0; i < VOCAB; i++) tokens[i] = 7 * i + 3;
+    run(&b, 3);
+    const int32_t *columns = b.ids;
+    const float *logprobs = b.logprobs;
+    b.ids_of = kernels_upload(&b.k, tokens, VOCAB * sizeof(int32_t));
+    run(&b, 3);
+    for (int i = 0; i < N_BEST; i++) CHECK_INT(b.ids[i], ==, tokens[columns[i]]);
+    CHECK_SAME_BITS(b.logprobs, logprobs, N_BEST);
     kernels_close(&b.k);
 }
 
