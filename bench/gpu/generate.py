@@ -19,13 +19,13 @@ SAMPLES = 3
 SEQUENCES = (1, 4, 16)
 
 
-def random_model(name, shape, device):
+def random_model(name, shape):
     kinds = (Qwen2Config, Qwen2ForCausalLM) if name.startswith("qwen") else (LlamaConfig, LlamaForCausalLM)
     config = kinds[0](hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.n_layers,
                       num_attention_heads=shape.n_heads, num_key_value_heads=shape.n_kv_heads, vocab_size=shape.vocab,
                       max_position_embeddings=2 * CTX, tie_word_embeddings=False, eos_token_id=None, pad_token_id=0)
     torch.set_default_dtype(torch.bfloat16)
-    with torch.device(device):
+    with torch.device("cuda"):
         return kinds[1](config).eval()
 
 
@@ -33,19 +33,17 @@ def seconds(model, ids, n):
     """Of an answer of n tokens."""
     start = time.perf_counter()
     model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n)
-    if ids.is_cuda:
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def main():
     torch.manual_seed(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     print("op,model,part,a,b,c,us,tokens_a_s")
     for name in sys.argv[1:] or ("llava-7b", "qwen-7b"):
-        model = random_model(name, SHAPES[name], device)
+        model = random_model(name, SHAPES[name])
         for n_seqs in SEQUENCES:
-            ids = torch.randint(1, SHAPES[name].vocab, (n_seqs, CTX), device=device)
+            ids = torch.randint(1, SHAPES[name].vocab, (n_seqs, CTX), device="cuda")
             seconds(model, ids, 2)
             times = [seconds(model, ids, N_TOKENS) - seconds(model, ids, 1) for _ in range(SAMPLES)]
             us = 1e6 * statistics.median(times) / (N_TOKENS - 1)

@@ -29,7 +29,7 @@ enum {
     NODES = 30,
     CTX = 1000,
     WARM_ROUNDS = 5,
-    MAX_ROUNDS = 200,
+    MAX_ROUNDS = 100,
     N_SLOTS = CTX + (WARM_ROUNDS + MAX_ROUNDS) * (DEPTH + 2) + NODES + 1,
     N_PAGES = (N_SLOTS + PAGE_LEN - 1) / PAGE_LEN, /* of a sequence */
 };
@@ -277,7 +277,7 @@ static double bench_rounds(struct bed *bed, const struct load *load, int n_nodes
 int main(int argc, char **argv)
 {
     /* Fewer rounds where each has more sequences. */
-    static const struct load loads[] = {{1, MAX_ROUNDS}, {4, 100}, {MAX_SEQS, 50}};
+    static const struct load loads[] = {{1, MAX_ROUNDS}, {4, 60}, {MAX_SEQS, 30}};
     static const float rates[] = {0.5F, 0.7F, 0.9F};
     const int max_rounds = argc > 3 ? (int)strtol(argv[3], NULL, 10) : MAX_ROUNDS;
     struct bed bed;

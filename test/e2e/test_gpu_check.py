@@ -218,6 +218,18 @@ def test_what_the_sanitizer_finds_fails_the_run_and_the_benches_still_run(check)
     assert (status, states(report)) == (1, {"build": "done", "sanitizer": "failed", "limits": "done"})
 
 
+def test_a_sanitizer_that_does_not_work_on_this_machine_is_skipped(check):
+    check.write(check.bin / "compute-sanitizer", "echo this device is not supported; exit 1")
+    status, report = check("sanitizer")
+    assert (status, states(report)["sanitizer"]) == (0, "skipped")
+    check.write(check.bin / "compute-sanitizer", """
+        [ $4 != initcheck ] || { echo died; exit 1; }
+        echo "== ERROR SUMMARY: 0 errors" """)
+    status, report = check("sanitizer")
+    assert (status, states(report)["sanitizer"]) == (1, "failed")
+    assert "initcheck gemm_test-bf16: did not run: died" in "".join(report["failed"])
+
+
 def test_a_bench_that_dies_keeps_its_rows_and_fails_the_run(check):
     check.write(check.build / "gpu/bench/limits", f"echo {OPS}; echo {LIMITS[0]}; echo out of memory >&2; exit 1")
     status, report = check("limits")
