@@ -10,9 +10,9 @@
 #define TEST_DEVICE "cpu"
 #endif
 
-struct device *kernels_device(void)
+struct device *kernels_device(int n_threads)
 {
-    struct device *dev = device_open(TEST_DEVICE, 2);
+    struct device *dev = device_open(TEST_DEVICE, n_threads);
     CHECK(dev != NULL);
     return dev;
 }

@@ -21,8 +21,8 @@ struct kernels {
 };
 
 void kernels_open(struct kernels *k);
-/* The device alone, with two threads where it has threads. */
-struct device *kernels_device(void);
+/* The device alone; n_threads where it has threads. */
+struct device *kernels_device(int n_threads);
 void kernels_close(struct kernels *k);
 
 /* Device memory with every byte 0xff (NaN, -1), or with a copy of `bytes` bytes of host memory. */

@@ -38,7 +38,7 @@ void roundbed_open(struct roundbed *b, const struct roundbed_family *family, int
     struct error err = {0};
     *b = (struct roundbed){.family = family};
     struct model *m = &b->model;
-    m->dev = kernels_device();
+    m->dev = kernels_device(1);
     const char *dir = folder_path(family->target);
     char tokenizer[512];
     snprintf(tokenizer, sizeof(tokenizer), "%s/tokenizer.json", dir);

@@ -30,7 +30,7 @@ struct fixture {
 /* The config of a folder and the tensors of one at `path`. */
 static struct fixture open_tensors(const char *folder, const char *path)
 {
-    struct fixture f = {.dev = kernels_device()};
+    struct fixture f = {.dev = kernels_device(2)};
     struct error err;
     f.s = stream_open(f.dev);
     if (config_load(test_path(folder), &f.cfg, &err) != 0 ||
