@@ -96,7 +96,8 @@ OP_TESTS   := accept_test apply_test attention_test compact_test draft_attention
 MODEL_TESTS := models_test tree_golden_test vision_test
 CUDA_TYPES := bf16 f16
 EMU_TESTS  := $(foreach t,$(CUDA_TYPES),$(patsubst %,$(BUILD)/emu/test/%-$(t),\
-              $(OP_TESTS) wrappers_test models_test emulator_test table_test tree_golden_test vision_test))
+              $(OP_TESTS) wrappers_test models_test ranges_test emulator_test table_test \
+              tree_golden_test vision_test))
 
 $(BUILD)/emu/%.o: %.cu Makefile
 	@mkdir -p $(@D)

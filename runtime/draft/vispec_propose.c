@@ -133,7 +133,7 @@ static void queue_extend(const struct vispec *v, struct stream *s, const struct 
                                            .out = v->heads,
                                            .row = r->beam.head_row,
                                            .n = r->beam.n_heads,
-                                           .max = r->state.max_seqs,
+                                           .max = v->limits.max_seqs,
                                            .width = v->draft.cfg.hidden};
     queue_input(v, s, r, &r->extend, r->hidden, v->scratch.x);
     v->ops->carry(s, &carry);
