@@ -218,6 +218,13 @@ def test_what_the_sanitizer_finds_fails_the_run_and_the_benches_still_run(check)
     assert (status, states(report)) == (1, {"build": "done", "sanitizer": "failed", "limits": "done"})
 
 
+def test_what_is_sanitized_are_tests_that_exist():
+    names = re.findall(r'"(\w+)-bf16": "(\w+)"', (ROOT / "scripts/gpu-check").read_text())
+    assert [program for program, _ in names] == list(SANITIZED)
+    for program, test in names:
+        assert re.search(rf"^TEST\(\w*{test}", (ROOT / f"test/unit/{program}.c").read_text(), re.M), test
+
+
 def test_a_sanitizer_that_does_not_work_on_this_machine_is_skipped(check):
     check.write(check.bin / "compute-sanitizer", "echo this device is not supported; exit 1")
     status, report = check("sanitizer")
