@@ -176,6 +176,7 @@ def test_the_report_lies_in_the_chosen_folder(check):
     assert set(states(report)) == {"build", "tests", "models", "sanitizer", "limits", "ops", "pass", "round", "peers", "generate"}
     assert set(states(report).values()) <= {"done", "skipped"}
     assert report["gpu"] == "NVIDIA H200 INVENTED, 1, 2"
+    assert {goal["verdict"] for goal in report["goals"]} == {"missed", "must", "not measured", "stretch"}
     assert report["tests"] == {"passed": len(SANITIZED), "skipped": 0}
     assert report["models"] == {"passed": 1, "skipped": 1}
     assert {file.name for file in check.report.iterdir()} >= {"report.json", "report.md", "ops.csv", "log.txt"}
@@ -241,7 +242,16 @@ def test_a_bench_that_dies_keeps_its_rows_and_fails_the_run(check):
     check.write(check.build / "gpu/bench/limits", f"echo {OPS}; echo {LIMITS[0]}; echo out of memory >&2; exit 1")
     status, report = check("limits")
     assert (status, states(report)["limits"]) == (1, "failed")
-    assert report["ops"][0]["op"] == "copy"
+    assert [row["op"] for row in report["ops"]] == ["copy"]
+    assert "not ok: limits: exit status 1: out of memory" in (check.report / "report.md").read_text()
+
+
+def test_without_a_gpu_there_is_no_report(check):
+    (check.bin / "nvidia-smi").unlink()
+    done = subprocess.run([sys.executable, ROOT / "scripts/gpu-check", check.build, check.report],
+                          env={**os.environ, "PATH": str(check.bin)}, timeout=60, check=False, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "gpu-check: there is no nvidia-smi, and so no GPU\n")
+    assert not (check.report / "report.json").exists()
 
 
 def test_a_late_step_is_stopped_and_outside_a_repository_the_commit_is_unknown(check, tmp_path):
