@@ -254,12 +254,24 @@ def test_without_a_gpu_there_is_no_report(check):
     assert not (check.report / "report.json").exists()
 
 
-def test_a_late_step_is_stopped_and_outside_a_repository_the_commit_is_unknown(check, tmp_path):
+@pytest.fixture
+def hasty(tmp_path):
+    """The script with four seconds, outside a repository."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     script = tmp_path / "scripts/gpu-check"
     script.write_text(script.read_text().replace("RUN_SECONDS = 480", "RUN_SECONDS = 4"))
+    return script
+
+
+def test_a_late_build_ends_the_run(check, hasty):
+    check.write(check.bin / "make", "sleep 60")
+    status, report = check(script=hasty)
+    assert (status, states(report)) == (1, {"build": "late"})
+
+
+def test_a_late_step_is_stopped_and_outside_a_repository_the_commit_is_unknown(check, hasty):
     check.write(check.build / "gpu/bench/limits", f"echo {OPS}; echo {LIMITS[0]}; printf matm; sleep 60")
-    status, report = check("limits", "ops", script=script)
+    status, report = check("limits", "ops", script=hasty)
     assert (status, report["commit"]) == (1, "unknown")
     assert states(report) == {"build": "done", "limits": "late", "ops": "late"}
     assert report["steps"]["ops"]["state"] == "late: no time was left"
