@@ -176,6 +176,7 @@ def test_the_report_lies_in_the_chosen_folder(check):
     assert set(states(report)) == {"build", "tests", "models", "sanitizer", "limits", "ops", "pass", "round", "peers", "generate"}
     assert set(states(report).values()) <= {"done", "skipped"}
     assert report["gpu"] == "NVIDIA H200 INVENTED, 1, 2"
+    assert {goal["verdict"] for goal in report["goals"]} == {"missed", "must", "not measured", "stretch"}
     assert report["tests"] == {"passed": len(SANITIZED), "skipped": 0}
     assert report["models"] == {"passed": 1, "skipped": 1}
     assert {file.name for file in check.report.iterdir()} >= {"report.json", "report.md", "ops.csv", "log.txt"}
@@ -218,6 +219,13 @@ def test_what_the_sanitizer_finds_fails_the_run_and_the_benches_still_run(check)
     assert (status, states(report)) == (1, {"build": "done", "sanitizer": "failed", "limits": "done"})
 
 
+def test_what_is_sanitized_are_tests_that_exist():
+    names = re.findall(r'"(\w+)-bf16": "(\w+)"', (ROOT / "scripts/gpu-check").read_text())
+    assert [program for program, _ in names] == list(SANITIZED)
+    for program, test in names:
+        assert re.search(rf"^TEST\(\w*{test}", (ROOT / f"test/unit/{program}.c").read_text(), re.M), test
+
+
 def test_a_sanitizer_that_does_not_work_on_this_machine_is_skipped(check):
     check.write(check.bin / "compute-sanitizer", "echo this device is not supported; exit 1")
     status, report = check("sanitizer")
@@ -234,15 +242,36 @@ def test_a_bench_that_dies_keeps_its_rows_and_fails_the_run(check):
     check.write(check.build / "gpu/bench/limits", f"echo {OPS}; echo {LIMITS[0]}; echo out of memory >&2; exit 1")
     status, report = check("limits")
     assert (status, states(report)["limits"]) == (1, "failed")
-    assert report["ops"][0]["op"] == "copy"
+    assert [row["op"] for row in report["ops"]] == ["copy"]
+    assert "not ok: limits: exit status 1: out of memory" in (check.report / "report.md").read_text()
 
 
-def test_a_late_step_is_stopped_and_outside_a_repository_the_commit_is_unknown(check, tmp_path):
+def test_without_a_gpu_there_is_no_report(check):
+    (check.bin / "nvidia-smi").unlink()
+    done = subprocess.run([sys.executable, ROOT / "scripts/gpu-check", check.build, check.report],
+                          env={**os.environ, "PATH": str(check.bin)}, timeout=60, check=False, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "gpu-check: there is no nvidia-smi, and so no GPU\n")
+    assert not (check.report / "report.json").exists()
+
+
+@pytest.fixture
+def hasty(tmp_path):
+    """The script with four seconds, outside a repository."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     script = tmp_path / "scripts/gpu-check"
     script.write_text(script.read_text().replace("RUN_SECONDS = 480", "RUN_SECONDS = 4"))
+    return script
+
+
+def test_a_late_build_ends_the_run(check, hasty):
+    check.write(check.bin / "make", "sleep 60")
+    status, report = check(script=hasty)
+    assert (status, states(report)) == (1, {"build": "late"})
+
+
+def test_a_late_step_is_stopped_and_outside_a_repository_the_commit_is_unknown(check, hasty):
     check.write(check.build / "gpu/bench/limits", f"echo {OPS}; echo {LIMITS[0]}; printf matm; sleep 60")
-    status, report = check("limits", "ops", script=script)
+    status, report = check("limits", "ops", script=hasty)
     assert (status, report["commit"]) == (1, "unknown")
     assert states(report) == {"build": "done", "limits": "late", "ops": "late"}
     assert report["steps"]["ops"]["state"] == "late: no time was left"
