@@ -31,9 +31,9 @@ struct vispec {
     const struct packed *head; /* [n_vocab][hidden]: the target's lm_head, or own_head */
     int n_vocab;               /* tokens that it may propose */
 
-    struct packed
-        *own_head;   /* some rows of lm_head, and the token of each, [n_vocab] increasing; */
-    int32_t *ids_of; /* NULL: all */
+    /* Where it may not propose all tokens; else NULL. */
+    struct packed *own_head; /* some rows of lm_head */
+    int32_t *ids_of;         /* [n_vocab] the token of each, increasing */
 
     /* Of pictures. */
     struct adaptor *adaptor;  /* NULL: EAGLE-2 */
