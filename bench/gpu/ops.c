@@ -52,22 +52,16 @@ static void call_gemm(struct bench *b, const void *arg, int i)
 }
 
 static void bench_gemm(struct bench *b, const char *model, const char *product, int n_out, int n_in,
-                       bool y_is_float, bool add)
+                       bool add)
 {
     static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
-    const double w_bytes = 2.0 * n_out * n_in, y_bytes = y_is_float || add ? 4 : 2;
+    const double w_bytes = 2.0 * n_out * n_in, y_bytes = add ? 4 : 2;
     struct gemm_case c = {.weights = pack_copies(b, n_out, n_in)};
     void *x = bench_random(b, (size_t)MAX_ROWS * (size_t)n_in * 2);
-    void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 4, "results");
+    void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 2, "results");
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        if (y_is_float && rows[i] > 128) break; /* logits of prompts are not wanted */
-        c.args = (struct gemm_args){.x = x,
-                                    .y = y,
-                                    .max = rows[i],
-                                    .ldx = n_in,
-                                    .ldy = n_out,
-                                    .y_is_float = y_is_float,
-                                    .add = add};
+        c.args = (struct gemm_args){
+            .x = x, .y = y, .max = rows[i], .ldx = n_in, .ldy = n_out, .add = add};
         char name[128];
         snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", model, product, rows[i], n_out, n_in);
         const double n = rows[i];
@@ -82,11 +76,10 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
 static void bench_gemms(struct bench *b, const struct shape *m)
 {
     const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
-    bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, false, false);
-    bench_gemm(b, m->name, "o", m->hidden, mixed, false, true);
-    bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, false, false);
-    bench_gemm(b, m->name, "down", m->hidden, m->intermediate, false, true);
-    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, true, false);
+    bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, false);
+    bench_gemm(b, m->name, "o", m->hidden, mixed, true);
+    bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, false);
+    bench_gemm(b, m->name, "down", m->hidden, m->intermediate, true);
 }
 
 /* ---- lm_head -----------------------------------------------------------------------------------
@@ -94,6 +87,7 @@ static void bench_gemms(struct bench *b, const struct shape *m)
 
 struct head_case {
     struct topk_args topk;
+    struct head_args head;
     struct copies weights;
 };
 
@@ -105,9 +99,17 @@ static void call_topk(struct bench *b, const void *arg, int i)
     b->ops->topk(b->stream, &args);
 }
 
+static void call_head(struct bench *b, const void *arg, int i)
+{
+    const struct head_case *c = arg;
+    struct head_args args = c->head;
+    args.w = c->weights.w[i % c->weights.n];
+    b->ops->head(b->stream, &args);
+}
+
 static void bench_head(struct bench *b, const struct shape *m)
 {
-    static const int rows[] = {1, 8, 64, 128};
+    static const int rows[] = {1, 8, 30, 60, 128};
     struct head_case c = {.weights = pack_copies(b, m->vocab, m->hidden)};
     void *x = bench_random(b, 128 * (size_t)m->hidden * 2);
     void *ids = device_alloc(b->dev, 128 * 8 * 4, "results");
@@ -122,8 +124,16 @@ static void bench_head(struct bench *b, const struct shape *m)
                                     .vocab = m->vocab,
                                     .k = 8};
         char name[128];
-        snprintf(name, sizeof(name), "topk,%s,,%d,0,0", m->name, rows[i]);
+        snprintf(name, sizeof(name), "topk,%s,lm_head,%d,%d,%d", m->name, rows[i], m->vocab,
+                 m->hidden);
         bench_case(b, name, call_topk, &c, 2 * hidden * (vocab + n), 2 * n * hidden * vocab);
+        for (int temperature = 0; temperature <= 1; temperature++) {
+            c.head = bench_head_args(b, m, x, rows[i], temperature);
+            snprintf(name, sizeof(name), "head,%s,temperature %d,%d,%d,%d", m->name, temperature,
+                     rows[i], m->vocab, m->hidden);
+            bench_case(b, name, call_head, &c, 2 * hidden * (vocab + n), 2 * n * hidden * vocab);
+            bench_free_head_args(b, &c.head);
+        }
     }
     free_copies(b, &c.weights);
     device_free(b->dev, x);

@@ -60,10 +60,6 @@ void lm_scratch_done(struct lm_scratch *scratch, struct device *dev);
 void lm_forward(const struct lm *lm, struct stream *s, const struct lm_scratch *scratch,
                 const struct rows *rows, const float *pool, const struct kv_pool *kv, void *hidden);
 
-/* Queues logits[i] = lm_head(hidden[i]) in float for n rows. */
-void lm_logits(const struct lm *lm, struct stream *s, const void *hidden, const int32_t *n, int max,
-               float *logits);
-
 /* Reads one decoder layer whose tensors are named prefix + "self_attn.q_proj.weight" and so on.
  * Shared with the draft, whose layer has no input norm. */
 int decoder_layer_load(struct decoder_layer *layer, const struct weights *w, bool has_input_norm,
