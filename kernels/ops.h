@@ -48,10 +48,10 @@ struct gemm_args {
     const struct packed *w;
     const float *bias; /* [n_out] or NULL */
     const void *x;     /* act */
-    void *y;           /* act; does not overlap x */
+    void *y;           /* act, or float if y_is_float; does not overlap x */
     const int32_t *n;  /* NULL: exactly max rows */
     int32_t max, ldx, ldy;
-    bool add;
+    bool add, y_is_float;
 };
 
 /* The same for the vision tower, by the device's library; w is plain [n_out][n_in] act, bias

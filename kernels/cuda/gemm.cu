@@ -1,14 +1,14 @@
 /* gemm: y = x W^T + bias (+ y) (ops.h), and the order of weights.  The kernel is gemm.cuh's.
  *
- *   x  [n][ldx] T      y  [n][ldy] T      bias  [n_out] float */
+ *   x  [n][ldx] T      y  [n][ldy] T or float      bias  [n_out] float */
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/ops.cuh"
 
 #include <stdlib.h>
 
-/* y (+)= sum + bias. */
-template <class T> struct store_rows {
-    T *y;
+/* y (+)= sum + bias; Y is T or float. */
+template <class Y> struct store_rows {
+    Y *y;
     const float *bias;
     int n_out, ldy;
     bool add;
@@ -20,7 +20,7 @@ template <class T> struct store_rows {
                                          int n_rows) const
     {
         const int out0 = gemm_out(tile);
-        T *to = y + (size_t)(row0 + gemm_row(0, 0)) * ldy + out0;
+        Y *to = y + (size_t)(row0 + gemm_row(0, 0)) * ldy + out0;
         const auto is_there = [=, this](int j, int e) {
             return gemm_row(j, e) < n_rows && out0 + e / 2 * 8 < n_out;
         };
@@ -45,13 +45,21 @@ template <class T> struct store_rows {
     }
 };
 
+template <class T, class Y> static void launch_store(struct stream *s, const struct gemm_args *a)
+{
+    const struct store_rows<Y> epilogue = {
+        (Y *)a->y, a->bias, a->w->n_out, a->ldy, a->add
+    };
+    launch_gemm<T>(s, a->w, a->x, a->ldx, a->n, a->max, epilogue);
+}
+
 template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a)
 {
     REQUIRE(a->ldy >= a->w->n_out);
-    const struct store_rows<T> epilogue = {
-        (T *)a->y, a->bias, a->w->n_out, a->ldy, a->add
-    };
-    launch_gemm<T>(s, a->w, a->x, a->ldx, a->n, a->max, epilogue);
+    if (a->y_is_float)
+        launch_store<T, float>(s, a);
+    else
+        launch_store<T, T>(s, a);
 }
 
 /* ---- weights -----------------------------------------------------------------------------------

@@ -173,26 +173,28 @@ static void check_row_invariance(enum dtype type, int n_out, int n_in)
     float *x = kernels_random(&k, (size_t)max * n_in, 1, 7);
     struct packed *packed =
         k.ops->pack(k.dev, kernels_to_dtype(&k, w, (size_t)n_out * n_in, type), type, n_out, n_in);
-    void *alone = kernels_empty_act(&k, n_y), *together = kernels_empty_act(&k, n_y);
+    float *alone = kernels_empty(&k, n_y * sizeof(float));
+    float *together = kernels_empty(&k, n_y * sizeof(float));
     struct gemm_args args = {.w = packed,
                              .bias = kernels_upload(&k, bias, (size_t)n_out * sizeof(float)),
                              .ldx = n_in,
-                             .ldy = n_out};
+                             .ldy = n_out,
+                             .y_is_float = true};
     void *device_x = kernels_upload_act(&k, x, (size_t)max * n_in);
     for (int r = 0; r < max; r++) {
         args.x = kernels_at_act(&k, device_x, (size_t)r * n_in);
-        args.y = kernels_at_act(&k, alone, (size_t)r * n_out);
+        args.y = alone + (size_t)r * n_out;
         args.max = 1;
         k.ops->gemm(k.stream, &args);
     }
     args.x = device_x;
     args.y = together;
-    const float *want = kernels_download_act(&k, alone, n_y);
+    const float *want = kernels_download(&k, alone, n_y * sizeof(float));
     for (args.max = 1; args.max < max; args.max++) {
         if (!is_tried(&k, args.max)) continue;
         k.ops->gemm(k.stream, &args);
         const size_t n = (size_t)args.max * n_out;
-        CHECK_SAME_BITS(kernels_download_act(&k, together, n), want, n);
+        CHECK_SAME_BITS(kernels_download(&k, together, n * sizeof(float)), want, n);
     }
     k.ops->packed_free(k.dev, packed);
     kernels_close(&k);
@@ -222,16 +224,16 @@ TEST(weights_of_16_bits_are_widened_exactly)
             if ((i & exponent) != exponent) bits[n++] = (uint16_t)i;
         CHECK_INT(n, >, 60000);
         struct packed *packed = k.ops->pack(k.dev, bits, dtypes[t], n, 1);
-        float one = 1;
-        void *y = kernels_empty_act(&k, (size_t)n);
+        float one = 1, *y = kernels_empty(&k, (size_t)n * sizeof(float));
         struct gemm_args args = {.w = packed,
                                  .x = kernels_upload_act(&k, &one, 1),
                                  .y = y,
                                  .max = 1,
                                  .ldx = 1,
-                                 .ldy = n};
+                                 .ldy = n,
+                                 .y_is_float = true};
         k.ops->gemm(k.stream, &args);
-        const float *got = kernels_download_act(&k, y, (size_t)n);
+        const float *got = kernels_download(&k, y, (size_t)n * sizeof(float));
         for (int i = 0; i < n; i++) CHECK(got[i] == kernels_from_dtype(bits, (size_t)i, dtypes[t]));
         k.ops->packed_free(k.dev, packed);
     }
