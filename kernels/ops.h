@@ -326,6 +326,19 @@ struct select_args {
     int32_t n_nodes;
 };
 
+/* lm_head of the verify rows: what pick needs of each, and logits[i] = x[i] W^T in float where the
+ * row's seat asks for more than that (asked.h); anything in the other rows of logits.  Between head
+ * and pick, over the same rows, stand logprobs and filter only. */
+struct head_args {
+    struct round_state state;
+    struct out_rows out;
+    struct tree tree;
+    const struct packed *w; /* [vocab][.] */
+    const void *x;          /* act [n][ldx] */
+    float *logits;          /* [max][vocab] */
+    int32_t ldx;
+};
+
 /* The model's own log-probabilities for rows whose seat wants them (n_logprobs >= 0): the best
  * n_logprobs, and the row's log-normaliser. */
 struct logprobs_args {
@@ -335,35 +348,33 @@ struct logprobs_args {
     struct token_logprobs *top; /* [max]; .logprob holds log sum exp of the row */
 };
 
-/* Penalties and bans, for rows whose seat asks for any: scores[i] = logits[i] changed as
+/* Penalties, bans and filters, for rows whose seat asks for any: scores[i] = logits[i] changed as
  *   repetition  l > 0 ? l / r : l * r   for ids in prompt or answer (CTRL; transformers' rule)
  *   then        l - frequency * count - presence * (count > 0)   over the answer (OpenAI)
  *   then        -inf for stop_ids while the answer has < min_tokens tokens (vLLM's rule: at least
  *               min_tokens tokens stand before the end token).
  * At a tree node the answer is the seat's plus the tokens on the node's path behind the root.
- * Then temperature and filters, for rows whose seat asks for any (temperature > 0): divide by it;
- * top-k; top-p on the rest, keeping the token that crosses; min-p relative to the best.  Dropped
- * tokens are -inf; ties are kept by lowest id.  has_scores[i] says that row i was written. */
+ * Then, with temperature > 0: divide by it; top-k; top-p on the rest, keeping the token that
+ * crosses; min-p relative to the best.  Dropped tokens are -inf; ties are kept by lowest id.  Other
+ * rows than those that ask for penalties, bans or filters (asked.h) get no scores. */
 struct filter_args {
     struct round_state state;
     struct out_rows out;
     struct tree tree;
     const float *logits; /* [n][vocab] */
     float *scores;       /* [max][vocab] */
-    int32_t *has_scores; /* [max] */
 };
 
-/* pick[i] = argmax of the row, ties to the lowest id; with temperature > 0 of score + Gumbel noise
- * (Philox4x32-10: key = seed, counter = (id / 4, position, choice, 0), word id % 4;
- * u = (r + 0.5) 2^-32, E = -log1p(-u), noise = -log E).  position is the picked token's own.
- * Tokens whose score is -inf are never
+/* pick[i] = argmax of the row's scores (of logits, or of logits / temperature > 0, where it has
+ * none), ties to the lowest id; with temperature > 0 of score + Gumbel noise (Philox4x32-10: key =
+ * seed, counter = (id / 4, position, choice, 0), word id % 4; u = (r + 0.5) 2^-32, E = -log1p(-u),
+ * noise = -log E).  position is the picked token's own.  Tokens whose score is -inf are never
  * picked.  -1 if a logit of the row is NaN, or all scores are -inf. */
 struct pick_args {
     struct round_state state;
     struct out_rows out;
     struct tree tree;
     const float *logits, *scores;
-    const int32_t *has_scores;
     int32_t *pick; /* [max] */
 };
 
@@ -436,6 +447,7 @@ struct ops {
     void (*topk)(struct stream *, const struct topk_args *);
     void (*expand)(struct stream *, const struct expand_args *);
     void (*select)(struct stream *, const struct select_args *);
+    void (*head)(struct stream *, const struct head_args *);
     void (*logprobs)(struct stream *, const struct logprobs_args *);
     void (*filter)(struct stream *, const struct filter_args *);
     void (*pick)(struct stream *, const struct pick_args *);

@@ -7,20 +7,16 @@
 #ifndef KERNELS_PHILOX_H
 #define KERNELS_PHILOX_H
 
+#include "kernels/inline.h"
+
 #include <math.h>
 #include <stdint.h>
-
-#ifdef __CUDACC__
-#define PHILOX_INLINE static __host__ __device__ __forceinline__
-#else
-#define PHILOX_INLINE static inline
-#endif
 
 struct philox {
     uint32_t word[4];
 };
 
-PHILOX_INLINE struct philox philox4x32(struct philox counter, uint64_t key)
+BOTH_INLINE struct philox philox4x32(struct philox counter, uint64_t key)
 {
     uint32_t key_0 = (uint32_t)key, key_1 = (uint32_t)(key >> 32);
     uint32_t *c = counter.word;
@@ -37,7 +33,7 @@ PHILOX_INLINE struct philox philox4x32(struct philox counter, uint64_t key)
 }
 
 /* Gumbel noise of a word. */
-PHILOX_INLINE float philox_gumbel(uint32_t word)
+BOTH_INLINE float philox_gumbel(uint32_t word)
 {
     float u = ((float)word + 0.5f) * 0x1p-32f;
     return -logf(-log1pf(-u));

@@ -169,6 +169,39 @@ void bench_free_rows(struct bench *b, struct rows *rows)
     device_free(b->dev, rows->mask);
 }
 
+struct head_args bench_head_args(struct bench *b, const struct shape *m, const void *x, int n,
+                                 float temperature)
+{
+    const struct seat seat = {
+        .sampling = {
+            .temperature = temperature, .top_p = 1, .repetition_penalty = 1, .n_logprobs = -1}};
+    const int32_t count = n;
+    int32_t *zeros = calloc((size_t)(n > MAX_NODES ? n : MAX_NODES), sizeof(int32_t));
+    const size_t ints = (size_t)n * sizeof(int32_t);
+    const struct head_args args = {
+        .state = {.seats = bench_upload(b, &seat, sizeof(seat)), .max_seqs = 1, .vocab = m->vocab},
+        .out = {.n = bench_upload(b, &count, sizeof(count)),
+                .max = n,
+                .seat = bench_upload(b, zeros, ints),
+                .node = bench_upload(b, zeros, ints)},
+        .tree = {.depth = bench_upload(b, zeros, MAX_NODES * sizeof(int32_t)),
+                 .old_len = bench_upload(b, zeros, sizeof(int32_t))},
+        .x = x,
+        .ldx = m->hidden};
+    free(zeros);
+    return args;
+}
+
+void bench_free_head_args(struct bench *b, struct head_args *a)
+{
+    device_free(b->dev, a->state.seats);
+    device_free(b->dev, a->out.n);
+    device_free(b->dev, a->out.seat);
+    device_free(b->dev, a->out.node);
+    device_free(b->dev, a->tree.depth);
+    device_free(b->dev, a->tree.old_len);
+}
+
 struct kv_pool bench_pages(struct bench *b, const struct shape *m, int n_layers, int n_kv_heads,
                            int n_pages)
 {

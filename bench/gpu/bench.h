@@ -55,6 +55,12 @@ void bench_case(struct bench *b, const char *name, bench_call *call, const void 
 struct rows bench_tree_rows(struct bench *b, int n_seqs, int n_nodes, int ctx);
 void bench_free_rows(struct bench *b, struct rows *rows);
 
+/* lm_head (but for the weights) of n rows x, all of one seat that samples at `temperature` and asks
+ * for nothing else. */
+struct head_args bench_head_args(struct bench *b, const struct shape *m, const void *x, int n,
+                                 float temperature);
+void bench_free_head_args(struct bench *b, struct head_args *a);
+
 /* Pages full of random keys; and those of n_seqs sequences of n_slots, in an order that is not
  * their own. */
 struct kv_pool bench_pages(struct bench *b, const struct shape *m, int n_layers, int n_kv_heads,

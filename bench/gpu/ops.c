@@ -40,7 +40,7 @@ static void free_copies(struct bench *b, struct copies *c)
 }
 
 /* What becomes of the sums. */
-enum epilogue { STORED, ADDED, STORED_AS_FLOAT, GATED };
+enum epilogue { STORED, ADDED, GATED };
 
 struct gemm_case {
     enum epilogue epilogue;
@@ -61,7 +61,6 @@ static void call_gemm(struct bench *b, const void *arg, int i)
                                    .max = c->n_rows,
                                    .ldx = c->n_in,
                                    .ldy = c->n_out,
-                                   .y_is_float = c->epilogue == STORED_AS_FLOAT,
                                    .add = c->epilogue == ADDED};
     const struct swiglu_args swiglu = {
         .w = w, .x = c->x, .y = c->y, .max = c->n_rows, .ldx = c->n_in, .ldy = c->n_out / 2};
@@ -91,7 +90,7 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
                        enum epilogue epilogue)
 {
     static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
-    static const double y_bytes[] = {2, 4, 4, 1}; /* of an output */
+    static const double y_bytes[] = {2, 4, 1}; /* of an output */
     const size_t w_bytes = (size_t)n_out * (size_t)n_in * 2;
     const int pair = epilogue == GATED ? n_out / 2 : 0;
     struct gemm_case c = {.epilogue = epilogue,
@@ -101,9 +100,8 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
     c.plain = malloc((size_t)c.weights.n * sizeof(void *));
     for (int i = 0; i < c.weights.n; i++) c.plain[i] = bench_random(b, w_bytes);
     void *x = bench_random(b, (size_t)MAX_ROWS * (size_t)n_in * 2);
-    void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 4, "results");
+    void *y = device_alloc(b->dev, (size_t)MAX_ROWS * (size_t)n_out * 2, "results");
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        if (epilogue == STORED_AS_FLOAT && rows[i] > 128) break; /* logits of prompts: not wanted */
         c.x = x;
         c.y = y;
         c.n_rows = rows[i];
@@ -130,7 +128,7 @@ static void bench_gemms(struct bench *b, const struct shape *m)
     bench_gemm(b, m->name, "o", m->hidden, mixed, ADDED);
     bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, GATED);
     bench_gemm(b, m->name, "down", m->hidden, m->intermediate, ADDED);
-    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, STORED_AS_FLOAT);
+    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, STORED);
 }
 
 /* ---- lm_head -----------------------------------------------------------------------------------
@@ -138,6 +136,7 @@ static void bench_gemms(struct bench *b, const struct shape *m)
 
 struct head_case {
     struct topk_args topk;
+    struct head_args head;
     struct copies weights;
 };
 
@@ -149,9 +148,17 @@ static void call_topk(struct bench *b, const void *arg, int i)
     b->ops->topk(b->stream, &args);
 }
 
+static void call_head(struct bench *b, const void *arg, int i)
+{
+    const struct head_case *c = arg;
+    struct head_args args = c->head;
+    args.w = c->weights.w[i % c->weights.n];
+    b->ops->head(b->stream, &args);
+}
+
 static void bench_head(struct bench *b, const struct shape *m)
 {
-    static const int rows[] = {1, 8, 64, 128};
+    static const int rows[] = {1, 8, 30, 60, 128};
     struct head_case c = {.weights = pack_copies(b, m->vocab, m->hidden, 0)};
     void *x = bench_random(b, 128 * (size_t)m->hidden * 2);
     void *ids = device_alloc(b->dev, 128 * 8 * 4, "results");
@@ -166,8 +173,16 @@ static void bench_head(struct bench *b, const struct shape *m)
                                     .vocab = m->vocab,
                                     .k = 8};
         char name[128];
-        snprintf(name, sizeof(name), "topk,%s,,%d,0,0", m->name, rows[i]);
+        snprintf(name, sizeof(name), "topk,%s,lm_head,%d,%d,%d", m->name, rows[i], m->vocab,
+                 m->hidden);
         bench_case(b, name, call_topk, &c, 2 * hidden * (vocab + n), 2 * n * hidden * vocab);
+        for (int temperature = 0; temperature <= 1; temperature++) {
+            c.head = bench_head_args(b, m, x, rows[i], temperature);
+            snprintf(name, sizeof(name), "head,%s,temperature %d,%d,%d,%d", m->name, temperature,
+                     rows[i], m->vocab, m->hidden);
+            bench_case(b, name, call_head, &c, 2 * hidden * (vocab + n), 2 * n * hidden * vocab);
+            bench_free_head_args(b, &c.head);
+        }
     }
     free_copies(b, &c.weights);
     device_free(b->dev, x);

@@ -15,7 +15,7 @@ struct pass {
     struct rows rows;
     struct kv_pool kv;
     void *hidden;
-    float *logits;
+    struct head_args head;
 };
 
 static void call_pass(struct bench *b, const void *arg, int i)
@@ -23,7 +23,7 @@ static void call_pass(struct bench *b, const void *arg, int i)
     (void)i;
     const struct pass *p = arg;
     lm_forward(&p->lm, b->stream, &p->scratch, &p->rows, NULL, &p->kv, p->hidden);
-    lm_logits(&p->lm, b->stream, p->hidden, p->rows.n, p->rows.max, p->logits);
+    b->ops->head(b->stream, &p->head);
 }
 
 static void bench_pass(struct bench *b, struct pass *p, const struct shape *m, int n_seqs, int ctx,
@@ -33,6 +33,8 @@ static void bench_pass(struct bench *b, struct pass *p, const struct shape *m, i
     p->rows.id = device_alloc(b->dev, (size_t)p->rows.max * sizeof(int32_t), "ids");
     stream_fill(b->stream, p->rows.id, 0, (size_t)p->rows.max * sizeof(int32_t));
     bench_place(b, &p->kv, n_seqs, ctx + n_nodes);
+    p->head = bench_head_args(b, m, p->hidden, p->rows.max, 0);
+    p->head.w = p->lm.head;
     const double n = p->rows.max, mixed = (double)m->n_heads * m->head_dim,
                  kv = (double)m->n_kv_heads * m->head_dim,
                  layer = (mixed * 2 + kv * 2) * m->hidden + 3.0 * m->hidden * m->intermediate,
@@ -45,6 +47,7 @@ static void bench_pass(struct bench *b, struct pass *p, const struct shape *m, i
     bench_case(b, name, call_pass, p, bytes, flops);
     device_free(b->dev, p->rows.id);
     bench_free_rows(b, &p->rows);
+    bench_free_head_args(b, &p->head);
 }
 
 int main(int argc, char **argv)
@@ -65,12 +68,10 @@ int main(int argc, char **argv)
         bench_fill_lm(&b, &p.lm, m, MAX_CTX + MAX_NODES);
         lm_scratch_init(&p.scratch, b.dev, &p.lm.cfg, MAX_ROWS);
         p.hidden = device_alloc(b.dev, (size_t)MAX_ROWS * (size_t)m->hidden * 2, "hidden states");
-        p.logits = device_alloc(b.dev, (size_t)MAX_ROWS * (size_t)m->vocab * 4, "logits");
         p.kv = bench_pages(&b, m, m->n_layers, m->n_kv_heads, bench_n_pages(16, 1024 + MAX_NODES));
         for (size_t l = 0; l < sizeof(loads) / sizeof(*loads); l++)
             bench_pass(&b, &p, m, loads[l].n_seqs, loads[l].ctx, loads[l].n_nodes);
         device_free(b.dev, p.hidden);
-        device_free(b.dev, p.logits);
         lm_scratch_done(&p.scratch, b.dev);
         bench_free_pages(&b, &p.kv);
         bench_free_lm(&b, &p.lm);

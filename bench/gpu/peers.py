@@ -2,7 +2,7 @@
 
     python3 bench/gpu/peers.py OPS.csv
 
-Reads the cases that our own bench has printed, and prints rows of the same form: `gemm` rows are torch's
+Reads the cases that our own bench has printed, and prints rows of the same form: `gemm` and `head` rows are torch's
 linear (cuBLAS), `attention` rows are scaled_dot_product_attention over contiguous keys with the tree as a
 mask.  Times are medians over replays of a CUDA graph; inputs are random and take turns over
 more memory than the L2 holds.
@@ -86,7 +86,7 @@ def main():
     torch.manual_seed(1)
     print("op,model,part,a,b,c,us,us_p10,us_p90,bytes,flops")
     for row in csv.DictReader(open(sys.argv[1])):
-        if row["op"] == "gemm":
+        if row["op"] in ("gemm", "head"):
             gemm(row)
         if row["op"] == "attention":
             attention(row)

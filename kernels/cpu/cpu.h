@@ -34,6 +34,7 @@ void cpu_carry(struct stream *s, const struct carry_args *args);
 void cpu_topk(struct stream *s, const struct topk_args *args);
 void cpu_expand(struct stream *s, const struct expand_args *args);
 void cpu_select(struct stream *s, const struct select_args *args);
+void cpu_head(struct stream *s, const struct head_args *args);
 void cpu_logprobs(struct stream *s, const struct logprobs_args *args);
 void cpu_filter(struct stream *s, const struct filter_args *args);
 void cpu_pick(struct stream *s, const struct pick_args *args);

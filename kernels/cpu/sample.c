@@ -1,16 +1,29 @@
-/* filter, pick: from the model's logits to one token a row (ops.h).
+/* head, filter, pick: from the model's hidden states to one token a row (ops.h).
  *
- * Both look at a row, its seat and its node's path only, so the token at a position is a pure
+ * All look at a row, its seat and its node's path only, so the token at a position is a pure
  * function of context, parameters, seed and position (docs/architecture.md, idea 4): a tree node
  * and a row of plain decoding that stand behind the same tokens pick the same. */
 #include <math.h>
 
+#include "kernels/asked.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/queue.h"
 #include "kernels/cpu/scan.h"
 #include "kernels/philox.h"
 
 enum { LIST_MAX = 128 }; /* a top_k up to which keeping a sorted list is faster than a heap */
+
+static void head_run(const struct head_args *a)
+{
+    cpu_gemm_now(&(struct gemm_args){.w = a->w,
+                                     .x = a->x,
+                                     .y = a->logits,
+                                     .n = a->out.n,
+                                     .max = a->out.max,
+                                     .ldx = a->ldx,
+                                     .ldy = a->state.vocab});
+}
+CPU_OPERATION(head, head_args)
 
 /* ---- penalties and bans ------------------------------------------------------------------------
  */
@@ -22,8 +35,8 @@ struct context {
     const uint32_t *in_prompt;  /* [(vocab + 31) / 32] */
     const int32_t *node_tokens; /* [MAX_NODES] */
     uint64_t path;              /* nodes behind the root that lead to the row's, itself included */
-    int n_answer;               /* tokens of the answer before the one to pick */
     int vocab;
+    struct asked asked;
 };
 
 static struct context context_of(const struct filter_args *a, int i)
@@ -36,26 +49,9 @@ static struct context context_of(const struct filter_args *a, int i)
         .in_prompt = st->in_prompt + seat * (((size_t)st->vocab + 31) / 32),
         .node_tokens = a->tree.token + seat * MAX_NODES,
         .path = a->tree.mask[node] & ~1ull,
-        .n_answer = st->seats[seat].n_generated + a->tree.depth[node],
         .vocab = st->vocab,
+        .asked = asked_of(&st->seats[seat], a->tree.depth[node], st->vocab),
     };
-}
-
-static bool has_penalties(const struct sampling *s)
-{
-    return s->repetition_penalty != 1 || s->frequency_penalty != 0 || s->presence_penalty != 0;
-}
-
-static bool bans_stop_ids(const struct context *c)
-{
-    return c->n_answer < c->sampling->min_tokens && c->sampling->n_stop_ids > 0;
-}
-
-static bool has_filters(const struct context *c)
-{
-    const struct sampling *s = c->sampling;
-    return s->temperature > 0 && (s->temperature != 1 || (s->top_k > 0 && s->top_k < c->vocab) ||
-                                  s->top_p < 1 || s->min_p > 0);
 }
 
 static float penalize(const struct sampling *s, float l, int count, bool is_in_prompt)
@@ -210,17 +206,15 @@ static void filter_row(const struct filter_args *a, int i)
 {
     struct context c = context_of(a, i);
     const struct sampling *s = c.sampling;
-    bool penalizes = has_penalties(s), bans = bans_stop_ids(&c), filters = has_filters(&c);
-    a->has_scores[i] = penalizes || bans || filters;
-    if (!a->has_scores[i]) return;
+    if (!c.asked.scores) return;
 
     const float *logits = a->logits + (size_t)i * c.vocab;
     float *scores = a->scores + (size_t)i * c.vocab;
     for (int id = 0; id < c.vocab; id++) scores[id] = logits[id];
-    if (penalizes) apply_penalties(&c, logits, scores);
-    if (bans) ban_stop_ids(&c, scores);
-    if (!filters) return;
-    for (int id = 0; id < c.vocab; id++) scores[id] /= s->temperature;
+    if (c.asked.penalties) apply_penalties(&c, logits, scores);
+    if (c.asked.bans) ban_stop_ids(&c, scores);
+    for (int id = 0; s->temperature > 0 && id < c.vocab; id++) scores[id] /= s->temperature;
+    if (!c.asked.filters) return;
     bool has_nan;
     float best = scan_max(scores, c.vocab, &has_nan);
     if (has_nan || isinf(best)) return; /* pick refuses the row, or the best wins without filters */
@@ -242,7 +236,13 @@ CPU_OPERATION(filter, filter_args)
 struct noise {
     uint64_t seed;
     uint32_t position, choice;
+    float temperature; /* that the scores still are to be divided by */
 };
+
+static float score_at(const float *scores, int id, const struct noise *at)
+{
+    return at->temperature == 1 ? scores[id] : scores[id] / at->temperature;
+}
 
 static struct philox noise_words(const struct noise *at, int group)
 {
@@ -281,15 +281,19 @@ static void try_token(struct winner *w, float score, int32_t id, uint32_t word)
 static int pick_sampled(const float *scores, int vocab, int32_t best_id, const struct noise *at)
 {
     struct winner w = {-1, -INFINITY};
-    try_token(&w, scores[best_id], best_id, noise_words(at, best_id / 4).word[best_id % 4]);
+    try_token(&w, score_at(scores, best_id, at), best_id,
+              noise_words(at, best_id / 4).word[best_id % 4]);
     for (int begin = 0; begin < vocab; begin += 4) {
         int n = vocab - begin < 4 ? vocab - begin : 4;
+        float score[4];
         bool is_open = false;
-        for (int j = 0; j < n; j++)
-            is_open |= scores[begin + j] > -INFINITY && scores[begin + j] + MAX_NOISE >= w.value;
+        for (int j = 0; j < n; j++) {
+            score[j] = score_at(scores, begin + j, at);
+            is_open |= score[j] > -INFINITY && score[j] + MAX_NOISE >= w.value;
+        }
         if (!is_open) continue;
         struct philox words = noise_words(at, begin / 4);
-        for (int j = 0; j < n; j++) try_token(&w, scores[begin + j], begin + j, words.word[j]);
+        for (int j = 0; j < n; j++) try_token(&w, score[j], begin + j, words.word[j]);
     }
     return w.id;
 }
@@ -299,18 +303,20 @@ static int32_t pick_row(const struct pick_args *a, int i)
     const struct round_state *st = &a->state;
     size_t seat = (size_t)a->out.seat[i], node = seat * MAX_NODES + (size_t)a->out.node[i];
     const struct sampling *s = &st->seats[seat].sampling;
+    const int depth = a->tree.depth[node];
+    const bool has_scores = asked_of(&st->seats[seat], depth, st->vocab).scores;
     const float *logits = a->logits + (size_t)i * st->vocab;
-    const float *scores = a->has_scores[i] ? a->scores + (size_t)i * st->vocab : logits;
+    const float *scores = has_scores ? a->scores + (size_t)i * st->vocab : logits;
     bool has_nan, ignored;
     float best = scan_max(logits, st->vocab, &has_nan);
     if (has_nan) return -1;
-    if (scores != logits) best = scan_max(scores, st->vocab, &ignored);
+    if (has_scores) best = scan_max(scores, st->vocab, &ignored);
     if (best == -INFINITY) return -1;
     int32_t best_id = 0;
     while (scores[best_id] != best) best_id++;
     if (!(s->temperature > 0)) return best_id;
-    struct noise at = {s->seed, (uint32_t)(a->tree.old_len[seat] + a->tree.depth[node] + 1),
-                       s->choice};
+    struct noise at = {s->seed, (uint32_t)(a->tree.old_len[seat] + depth + 1), s->choice,
+                       has_scores ? 1 : s->temperature};
     return pick_sampled(scores, st->vocab, best_id, &at);
 }
 

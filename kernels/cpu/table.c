@@ -29,6 +29,7 @@ const struct ops cpu_ops = {
     .topk = cpu_topk,
     .expand = cpu_expand,
     .select = cpu_select,
+    .head = cpu_head,
     .logprobs = cpu_logprobs,
     .filter = cpu_filter,
     .pick = cpu_pick,

@@ -32,7 +32,7 @@ struct cuda_stream {
     float *workspace; /* [WORKSPACE_FLOATS] */
     int32_t *tickets; /* [N_TICKETS] */
     void *plan;       /* [PLAN_BYTES] attention's, from one ops->plan to the next */
-    float *partials;  /* [PARTIAL_FLOATS] of attention and topk, until they are merged */
+    float *partials; /* [PARTIAL_FLOATS] of attention, topk and head, until they are put together */
 };
 
 enum {

@@ -14,6 +14,7 @@
  * Penalties and temperature have the CPU's bits; e^x differs in the last, which matters only where
  * a sum of probabilities comes that near to top_p.  Bound by one block's reading of the row, so
  * loops over it have eight loads on their way. */
+#include "kernels/asked.h"
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/ops.cuh"
 
@@ -47,27 +48,22 @@ struct context {
     const int32_t *node_tokens; /* [MAX_NODES] */
     uint64_t path;              /* nodes behind the root that lead to the row's, itself included */
     int vocab;
-    bool penalizes, bans, filters;
+    struct asked asked;
 };
 
 __device__ static struct context context_of(const struct filter_args *a, int i)
 {
     const struct round_state *st = &a->state;
     const size_t seat = a->out.seat[i], node = seat * MAX_NODES + a->out.node[i];
-    const struct sampling *s = &st->seats[seat].sampling;
-    const int n_answer = st->seats[seat].n_generated + a->tree.depth[node], vocab = st->vocab;
+    const int vocab = st->vocab;
     struct context c;
-    c.sampling = s;
+    c.sampling = &st->seats[seat].sampling;
     c.counts = st->counts + seat * vocab;
     c.in_prompt = st->in_prompt + seat * ((vocab + 31) / 32);
     c.node_tokens = a->tree.token + seat * MAX_NODES;
     c.path = a->tree.mask[node] & ~1ull;
     c.vocab = vocab;
-    c.penalizes =
-        s->repetition_penalty != 1 || s->frequency_penalty != 0 || s->presence_penalty != 0;
-    c.bans = n_answer < s->min_tokens && s->n_stop_ids > 0;
-    c.filters = s->temperature > 0 && (s->temperature != 1 || (s->top_k > 0 && s->top_k < vocab) ||
-                                       s->top_p < 1 || s->min_p > 0);
+    c.asked = asked_of(&st->seats[seat], a->tree.depth[node], vocab);
     return c;
 }
 
@@ -75,23 +71,23 @@ __device__ static struct context context_of(const struct filter_args *a, int i)
 __device__ __forceinline__ float score_of(const struct context *c, float l, int id, int count)
 {
     const struct sampling *s = c->sampling;
-    if (c->penalizes) {
+    if (c->asked.penalties) {
         if (count > 0 || (c->in_prompt[id / 32] >> (id % 32) & 1) != 0)
             l = l > 0 ? l / s->repetition_penalty : __fmul_rn(l, s->repetition_penalty);
         l -= __fmul_rn(s->frequency_penalty, (float)count);
         if (count > 0) l -= s->presence_penalty;
     }
-    return c->filters ? l / s->temperature : l;
+    return s->temperature > 0 ? l / s->temperature : l;
 }
 
 /* The row's scores before filters; all threads, behind a barrier at the end. */
 __device__ static void penalize_row(const struct context *c, const float *logits, float *scores)
 {
     for (int id = threadIdx.x; id < c->vocab; id += FILTER_THREADS)
-        scores[id] = score_of(c, logits[id], id, c->penalizes ? c->counts[id] : 0);
+        scores[id] = score_of(c, logits[id], id, c->asked.penalties ? c->counts[id] : 0);
     __syncthreads();
     const int node = threadIdx.x;
-    if (c->penalizes && node < MAX_NODES && (c->path >> node & 1) != 0) {
+    if (c->asked.penalties && node < MAX_NODES && (c->path >> node & 1) != 0) {
         const int32_t id = c->node_tokens[node];
         int count = c->counts[id];
         for (uint64_t left = c->path; left != 0; left &= left - 1)
@@ -99,7 +95,7 @@ __device__ static void penalize_row(const struct context *c, const float *logits
         scores[id] = score_of(c, logits[id], id, min(count, UINT16_MAX)); /* as accept counts */
     }
     __syncthreads();
-    for (int j = threadIdx.x; c->bans && j < c->sampling->n_stop_ids; j += FILTER_THREADS) {
+    for (int j = threadIdx.x; c->asked.bans && j < c->sampling->n_stop_ids; j += FILTER_THREADS) {
         const int32_t id = c->sampling->stop_ids[j];
         if (id >= 0 && id < c->vocab) scores[id] = -INFINITY;
     }
@@ -275,12 +271,10 @@ static __global__ void __launch_bounds__(FILTER_THREADS)
     grid_wait();
     if (i >= n_rows(a.out.n, a.out.max)) return;
     const struct context c = context_of(&a, i);
-    const bool has_scores = c.penalizes || c.bans || c.filters;
-    if (threadIdx.x == 0) a.has_scores[i] = has_scores;
-    if (!has_scores) return;
+    if (!c.asked.scores) return;
     float *scores = a.scores + (size_t)i * c.vocab;
     penalize_row(&c, a.logits + (size_t)i * c.vocab, scores);
-    if (!c.filters) return;
+    if (!c.asked.filters) return;
     const float best = largest_score(scores, c.vocab, shared->maxima);
     if (isinf(best)) return; /* pick refuses the row, or the best wins without filters */
     drop_tokens(shared, c.sampling, scores, c.vocab, best);

@@ -42,6 +42,7 @@ template <class T> void cuda_carry(struct stream *s, const struct carry_args *a)
 template <class T> void cuda_topk(struct stream *s, const struct topk_args *a);
 void cuda_expand(struct stream *s, const struct expand_args *a);
 void cuda_select(struct stream *s, const struct select_args *a);
+template <class T> void cuda_head(struct stream *s, const struct head_args *a);
 void cuda_logprobs(struct stream *s, const struct logprobs_args *a);
 void cuda_filter(struct stream *s, const struct filter_args *a);
 void cuda_pick(struct stream *s, const struct pick_args *a);

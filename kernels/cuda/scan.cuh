@@ -1,5 +1,5 @@
-/* Ranking tokens, and rows of logits that several blocks read together: what pick, topk and
- * logprobs share.
+/* Ranking tokens, and rows of logits that several blocks read together: what pick, topk
+ * and logprobs share.
  *
  *   grid  (chunks of a row, rows)      block  ROW_THREADS
  *

@@ -32,6 +32,7 @@ template <class T> static constexpr struct ops ops_of(enum dtype act)
         .topk = cuda_topk<T>,
         .expand = cuda_expand,
         .select = cuda_select,
+        .head = cuda_head<T>,
         .logprobs = cuda_logprobs,
         .filter = cuda_filter,
         .pick = cuda_pick,

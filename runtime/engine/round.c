@@ -43,7 +43,7 @@ struct round {
     void *hidden; /* act [max_rows][hidden] of the verify pass; read by the next round's extend */
     void *out_hidden;           /* act [out.max][hidden] */
     float *logits, *scores;     /* [out.max][vocab] */
-    int32_t *has_scores, *pick; /* [out.max] */
+    int32_t *pick;              /* [out.max] */
     struct token_logprobs *top; /* [out.max] */
 
     void **owned; /* device memory to free */
@@ -198,7 +198,6 @@ static void take_pass(struct round *r)
     r->out_hidden = take(r, (size_t)max_out * hidden * act, "hidden states");
     r->logits = take(r, n_logits * sizeof(float), "logits");
     r->scores = take(r, n_logits * sizeof(float), "logits");
-    r->has_scores = take_ints(r, (size_t)max_out, "picks");
     r->pick = take_ints(r, (size_t)max_out, "picks");
     r->top = take(r, (size_t)max_out * sizeof(*r->top), "log-probabilities");
 
@@ -242,7 +241,14 @@ static void queue_verify(struct round *r, const struct rows *rows)
     const struct gather_rows_args gather = {r->hidden, r->out_hidden, r->out.row,
                                             r->out.n,  r->out.max,    r->state.width};
     r->ops->gather_rows(r->stream, &gather);
-    lm_logits(r->lm, r->stream, r->out_hidden, r->out.n, r->out.max, r->logits);
+    const struct head_args head = {.state = r->state,
+                                   .out = r->out,
+                                   .tree = r->tree,
+                                   .w = r->lm->head,
+                                   .x = r->out_hidden,
+                                   .logits = r->logits,
+                                   .ldx = r->state.width};
+    r->ops->head(r->stream, &head);
     device_range_end(r->dev);
 }
 
@@ -251,11 +257,9 @@ static void queue_accept(struct round *r, const struct rows *rows)
     const struct logprobs_args logprobs = {r->state, r->out, r->logits, r->top};
     device_range_begin(r->dev, "sample");
     r->ops->logprobs(r->stream, &logprobs);
-    const struct filter_args filter = {r->state,  r->out,    r->tree,
-                                       r->logits, r->scores, r->has_scores};
+    const struct filter_args filter = {r->state, r->out, r->tree, r->logits, r->scores};
     r->ops->filter(r->stream, &filter);
-    const struct pick_args pick = {r->state,  r->out,        r->tree, r->logits,
-                                   r->scores, r->has_scores, r->pick};
+    const struct pick_args pick = {r->state, r->out, r->tree, r->logits, r->scores, r->pick};
     r->ops->pick(r->stream, &pick);
     device_range_end(r->dev);
     const struct accept_args accept = {.state = r->state,
@@ -419,6 +423,5 @@ struct round_view round_view(const struct round *r)
                                .target = r->target,
                                .draft = r->draft_pool,
                                .seats = r->state.seats,
-                               .hidden = r->hidden,
-                               .logits = r->logits};
+                               .hidden = r->hidden};
 }

@@ -66,7 +66,7 @@ uint64_t round_n_finished(const struct round *r);
 int round_n_ops(const struct round *r);
 
 /* Seconds that finished rounds have spent on the device: drafting (apply, extend, expansions),
- * verifying (select, target forward, logits), and the rest (sampling, accept, compact). */
+ * verifying (select, target forward, lm_head), and the rest (sampling, accept, compact). */
 struct round_times {
     double draft_s, verify_s, rest_s;
 };
@@ -81,7 +81,6 @@ struct round_view {
     struct kv_pool target, draft;
     struct seat *seats;
     const void *hidden;
-    const float *logits;
 };
 struct round_view round_view(const struct round *r);
 

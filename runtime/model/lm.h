@@ -60,10 +60,6 @@ void lm_scratch_done(struct lm_scratch *scratch, struct device *dev);
 void lm_forward(const struct lm *lm, struct stream *s, const struct lm_scratch *scratch,
                 const struct rows *rows, const float *pool, const struct kv_pool *kv, void *hidden);
 
-/* Queues logits[i] = lm_head(hidden[i]) in float for n rows. */
-void lm_logits(const struct lm *lm, struct stream *s, const void *hidden, const int32_t *n, int max,
-               float *logits);
-
 /* Packs n rows of lm_head, while the tensors given to lm_open are open.  Freed with
  * ops->packed_free. */
 struct packed *lm_pack_head_rows(const struct lm *lm, const int32_t *ids, int n);

@@ -148,17 +148,3 @@ void lm_forward(const struct lm *lm, struct stream *s, const struct lm_scratch *
     }
     norm_rows(lm, s, rows, scratch->x, lm->final_norm, hidden);
 }
-
-void lm_logits(const struct lm *lm, struct stream *s, const void *hidden, const int32_t *n, int max,
-               float *logits)
-{
-    const struct gemm_args head = {.w = lm->head,
-                                   .x = hidden,
-                                   .y = logits,
-                                   .n = n,
-                                   .max = max,
-                                   .ldx = lm->cfg.hidden,
-                                   .ldy = lm->cfg.vocab,
-                                   .y_is_float = true};
-    device_ops(lm->dev)->gemm(s, &head);
-}

@@ -214,7 +214,14 @@ static void check_level_0(struct draftbed *f, const int32_t *tokens, int n)
     const struct vispec *v = (const struct vispec *)f->draft;
     size_t vocab = (size_t)v->draft.cfg.vocab;
     float *on_device = kernels_empty(&f->k, vocab * sizeof(float));
-    lm_logits(f->lm, f->k.stream, v->heads, NULL, 1, on_device);
+    const struct gemm_args head = {.w = f->lm->head,
+                                   .x = v->heads,
+                                   .y = on_device,
+                                   .max = 1,
+                                   .ldx = v->draft.cfg.hidden,
+                                   .ldy = v->draft.cfg.vocab,
+                                   .y_is_float = true};
+    f->k.ops->gemm(f->k.stream, &head);
     const float *logits = kernels_download(&f->k, on_device, vocab * sizeof(float));
     const float *scores = kernels_download(&f->k, f->round.beam.score, DRAFTBED_K * sizeof(float));
     const int32_t *ids = kernels_download(&f->k, f->round.beam.token, DRAFTBED_K * sizeof(int32_t));

@@ -54,7 +54,8 @@ struct sim {
     struct packed *head; /* the identity: logits are the rows themselves */
     struct guest guests[N_SEATS], before[N_SEATS]; /* before: at the end of the last round */
     float *hidden, *logits, *scores, *table, *x, *h, *draft_logits, *logprobs;
-    int32_t *ids, *n_topk, *has_scores, *pick;
+    float *target_logits; /* as they come to the head; what it writes is in logits */
+    int32_t *ids, *n_topk, *pick;
     struct token_logprobs *top;
     unsigned seed;
     int n_nodes, n_accepted, n_drafted, n_rounds;
@@ -366,7 +367,7 @@ static void run_target(struct sim *s)
         s->hidden[i * WIDTH] = (float)(h & 0xffff);
         s->hidden[i * WIDTH + 1] = (float)(h >> 16);
         if (i_out == *s->r.out.n || s->r.out.row[i_out] != i) continue;
-        target_logits(s->guests[seat].request, h, n_seen, s->logits + i_out++ * VOCAB);
+        target_logits(s->guests[seat].request, h, n_seen, s->target_logits + i_out++ * VOCAB);
     }
     CHECK_INT(i_out, ==, *s->r.out.n);
 }
@@ -375,11 +376,12 @@ static void sample_and_accept(struct sim *s)
 {
     struct opbed *r = &s->r;
     struct stream *st = r->k.stream;
+    r->k.ops->head(st, &(struct head_args){r->state, r->out, r->tree, s->head, s->target_logits,
+                                           s->logits, VOCAB});
     r->k.ops->logprobs(st, &(struct logprobs_args){r->state, r->out, s->logits, s->top});
-    r->k.ops->filter(
-        st, &(struct filter_args){r->state, r->out, r->tree, s->logits, s->scores, s->has_scores});
-    r->k.ops->pick(st, &(struct pick_args){r->state, r->out, r->tree, s->logits, s->scores,
-                                           s->has_scores, s->pick});
+    r->k.ops->filter(st, &(struct filter_args){r->state, r->out, r->tree, s->logits, s->scores});
+    r->k.ops->pick(st,
+                   &(struct pick_args){r->state, r->out, r->tree, s->logits, s->scores, s->pick});
     r->k.ops->accept(st, &(struct accept_args){r->state, r->tree, r->rows, r->out, s->pick, s->top,
                                                s->logits, r->next, r->beam});
     r->k.ops->compact(st, &(struct compact_args){r->tree, s->pool, N_SEATS});
@@ -466,6 +468,7 @@ static void open_sim(struct sim *s, unsigned seed)
     s->hidden = opbed_array(r, row * WIDTH);
     s->logits = opbed_array(r, logits);
     s->scores = opbed_array(r, logits);
+    s->target_logits = opbed_array(r, logits);
     s->draft_logits = opbed_array(r, logits);
     s->logprobs = opbed_array(r, row * K);
     s->ids = opbed_array(r, row * K);
@@ -475,7 +478,6 @@ static void open_sim(struct sim *s, unsigned seed)
     memset(s->table, 0, VOCAB * WIDTH * sizeof(float));
     for (int i = 0; i < VOCAB; i++) s->table[i * WIDTH] = (float)i;
     s->n_topk = opbed_array(r, sizeof(int32_t));
-    s->has_scores = opbed_array(r, row);
     s->pick = opbed_array(r, row);
     s->top = opbed_array(r, MAX_ROWS * sizeof(struct token_logprobs));
 }
