@@ -38,6 +38,8 @@ enum {
     MAX_N_OUT = 1 << 20,    /* rows of a packed matrix */
     MAX_POOLED = 40 * 1000, /* tokens of an image for pool_attention */
     MAX_GEMM_ROWS = 1280,
+    MAX_TOPK_BESTS = 20 << 20, /* max * k * ceil(vocab / TOPK_TILE) of topk */
+    TOPK_TILE = 128,
     MAX_SEQ_PAGES = 8000, /* of a sequence: 512000 tokens */
 };
 
@@ -279,8 +281,8 @@ struct carry_args {
 
 /* ids[r], logprobs[r] = the k largest of log_softmax(x[r] W^T), decreasing; ties to the lowest id.
  * The normaliser is the sum over the whole row; the logits themselves are float and kept nowhere.
- * k <= vocab.  NaN ranks as -inf; where there is no log_softmax (a NaN, or an infinite maximum) all
- * logprobs of the row are -inf. */
+ * k <= vocab, and see MAX_TOPK_BESTS.  NaN ranks as -inf; where there is no log_softmax (a NaN, or
+ * an infinite maximum) all logprobs of the row are -inf. */
 struct topk_args {
     const struct packed *w; /* [vocab][.] */
     const void *x;          /* act [n][ldx] */

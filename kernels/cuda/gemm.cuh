@@ -302,14 +302,17 @@ static __global__ void __launch_bounds__(GEMM_THREADS)
     copy_wait<0>();
 }
 
+static_assert(MAX_GEMM_ROWS % MANY_ROWS == 0 &&
+                  N_WORKERS * 2 * MAX_GEMM_ROWS * GEMM_OUT <= WORKSPACE_FLOATS &&
+                  MAX_GEMM_ROWS / MANY_ROWS * (MAX_N_OUT / GEMM_OUT) <= N_TICKETS,
+              "a problem fits the workspace");
+
 template <class T, int ROWS, class Epilogue>
 static void launch_gemm_rows(struct stream *s, const struct gemm_problem *p,
                              const Epilogue &epilogue)
 {
     const int n_workers = min(N_WORKERS, max(1, p->n_units / MIN_UNITS));
     const dim3 grid(n_workers, ceil_div(p->max, ROWS));
-    REQUIRE((size_t)grid.y * (p->n_units / p->n_k) <= N_TICKETS);
-    REQUIRE((size_t)grid.x * grid.y * 2 * ROWS * GEMM_OUT <= WORKSPACE_FLOATS);
     static_assert(sizeof(struct gemm_shared<T, ROWS, Epilogue>) <= 163 << 10);
     launch(s, gemm_kernel<T, ROWS, Epilogue>, grid, GEMM_THREADS,
            sizeof(struct gemm_shared<T, ROWS, Epilogue>), *p, epilogue);

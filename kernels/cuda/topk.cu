@@ -124,7 +124,8 @@ template <class T> void cuda_topk(struct stream *s, const struct topk_args *a)
     REQUIRE(a->k >= 1 && a->k <= MAX_TOP_K && a->k <= a->vocab && a->vocab == a->w->n_out);
     const int n_tiles = ceil_div(a->vocab, GEMM_OUT);
     const size_t n = (size_t)a->max * n_tiles, n_sums = (n + 1) / 2 * 2;
-    REQUIRE(n_sums + 2 * n * a->k <= PARTIAL_FLOATS);
+    static_assert(TOPK_TILE == GEMM_OUT && 3 * MAX_TOPK_BESTS <= PARTIAL_FLOATS, "bests have room");
+    REQUIRE(n * a->k <= MAX_TOPK_BESTS);
     float *partials = cuda_stream_of(s)->partials;
     const struct row_tiles tiles = {(struct scored *)(partials + n_sums), partials, n_tiles, a->k};
     const struct keep_best epilogue = {tiles, a->vocab};

@@ -118,14 +118,32 @@ static const struct draft_kind eagle2_kind = {.name = "eagle2",
                                               .propose = vispec_propose,
                                               .close = vispec_close};
 
-int vispec_open(struct draft **out, struct device *dev, const char *dir, const struct lm *target,
-                const struct draft_limits *limits, struct error *err)
+/* What the operations take in a step of the draft. */
+static int check_limits(const struct draft_limits *l, int vocab, struct error *err)
 {
-    if (limits->max_seqs * limits->k > MAX_GEMM_ROWS)
+    int n_vocab = l->n_vocab > 0 ? l->n_vocab : vocab, n_rows = l->max_seqs * l->k;
+    if (n_rows > MAX_GEMM_ROWS)
         return error_set(err, ERROR_BAD_REQUEST,
                          "--draft-max-seqs %d times --draft-top-k %d is %d, more than the %d rows "
                          "that a step of the draft takes",
-                         limits->max_seqs, limits->k, limits->max_seqs * limits->k, MAX_GEMM_ROWS);
+                         l->max_seqs, l->k, n_rows, MAX_GEMM_ROWS);
+    if (l->k > n_vocab)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--draft-top-k %d is more than the %d tokens that the draft proposes",
+                         l->k, n_vocab);
+    int64_t n_bests = (int64_t)n_rows * l->k * ((n_vocab + TOPK_TILE - 1) / TOPK_TILE);
+    if (n_bests > MAX_TOPK_BESTS)
+        return error_set(err, ERROR_BAD_REQUEST,
+                         "--draft-max-seqs %d and --draft-top-k %d are too many for a draft of %d "
+                         "tokens; see --draft-vocab",
+                         l->max_seqs, l->k, n_vocab);
+    return 0;
+}
+
+int vispec_open(struct draft **out, struct device *dev, const char *dir, const struct lm *target,
+                const struct draft_limits *limits, struct error *err)
+{
+    if (check_limits(limits, target->cfg.vocab, err) != 0) return -1;
     struct vispec *v = xcalloc(1, sizeof(*v));
     v->dev = dev;
     v->ops = device_ops(dev);

@@ -336,3 +336,32 @@ TEST(a_draft_folder_that_does_not_fit_is_refused_with_one_line)
     free(bytes);
     folder_remove(&f);
 }
+
+TEST(a_draft_that_proposes_more_at_once_than_its_head_takes_is_refused)
+{
+    struct draftbed f;
+    struct lm_config cfg = draftbed_llava_config();
+    draftbed_open(&f, DRAFTBED_TARGET, &cfg, test_path(DRAFTBED_DRAFT));
+    static const struct {
+        int max_seqs, k, vocab;
+        const char *wanted;
+    } cases[] = {
+        {41, 32, 640,
+         "--draft-max-seqs 41 times --draft-top-k 32 is 1312, more than the 1280 rows"},
+        {1, 32, 31, "--draft-top-k 32 is more than the 31 tokens that the draft proposes"},
+        {40, 32, 1 << 17, "too many for a draft of 131072 tokens; see --draft-vocab"},
+    };
+    for (int i = 0; i < 3; i++) {
+        struct lm target = *f.lm;
+        struct draft_limits limits = draftbed_limits;
+        struct draft *draft;
+        struct error err;
+        target.cfg.vocab = cases[i].vocab;
+        limits.max_seqs = cases[i].max_seqs;
+        limits.k = cases[i].k;
+        int result = draft_open(&draft, f.k.dev, test_path(DRAFTBED_DRAFT), &target, &limits, &err);
+        CHECK_INT(result, ==, -1);
+        if (!strstr(err.text, cases[i].wanted)) test_fail(__FILE__, __LINE__, "%s", err.text);
+    }
+    draftbed_close(&f);
+}
