@@ -277,8 +277,8 @@ TEST(a_row_has_the_same_logits_and_pick_alone_and_in_a_batch)
     static struct bench b;
     unsigned seed = 8;
     bench_open(&b, VOCAB, &seed);
-    for (int seat = 0; seat < N_SEATS;
-         seat += 2) { /* some without scores, with and without noise */
+    /* Some without scores, with noise and without. */
+    for (int seat = 0; seat < N_SEATS; seat += 2) {
         b.r.state.seats[seat].sampling = opbed_greedy();
         b.r.state.seats[seat].sampling.temperature = 0.35f * (float)seat;
         b.r.state.seats[seat].sampling.n_logprobs = 0;
