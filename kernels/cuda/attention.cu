@@ -1,7 +1,7 @@
 /* Attention over pages, for rows of any sequences: decode rows, prompt chunks and trees in one
  * launch (ops.h).
  *
- *   qkv  [n][(n_heads + 2 n_kv_heads) head_dim] T      out  [n][n_heads head_dim] T
+ *   q, out  [n][n_heads head_dim] T
  *   pages of 64 slots: [n_layers][n_pages][n_kv_heads][64][head_dim] T
  *
  *   tile   up to 64 queries: 64 / group rows that lie beside each other and belong to one sequence,
@@ -200,7 +200,6 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
     struct attend_shared<T, D> *shared = (struct attend_shared<T, D> *)shared_memory();
     struct page_tile *queries = (struct page_tile *)(shared + 1);
     const int n_kv = a.pool.n_kv_heads, group = a.n_heads / n_kv, head_dim = a.pool.head_dim;
-    const size_t width = (size_t)(a.n_heads + 2 * n_kv) * head_dim;
     grid_wait();
     struct page_unit unit = plan->units[blockIdx.x / n_kv]; /* beside n_units, if there is one */
     const int n_work = plan->n_units * n_kv;
@@ -213,7 +212,7 @@ static __global__ void __launch_bounds__(ATTEND_THREADS, 2)
             queries, &a.pool, head_dim
         };
         struct attend_state<D> state;
-        load_queries<T, D>(shared->q, queries, (const T *)a.qkv, width, kv_head, head_dim);
+        load_queries<T, D>(shared->q, queries, (const T *)a.q, a.n_heads, kv_head, head_dim);
         const int first = queries->unit.first_page;
         attend_tiles<T, D>(&state, shared, keys, first, first + queries->unit.n_pages, head_dim);
         const int row0 = queries->unit.row0, partial = queries->unit.partial;

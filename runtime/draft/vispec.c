@@ -76,7 +76,7 @@ static int load_tensors(struct vispec *v, const struct safetensors *st, struct e
     cfg->qkv_bias = cfg->qkv_bias || weights_has(&layer, "self_attn.q_proj.bias");
     if (load_linear(&v->fc, &v->fc_bias, &fc, cfg->hidden, err) != 0 ||
         (is_vispec && load_linear(&v->img_fc, &v->img_fc_bias, &img_fc, cfg->hidden, err) != 0) ||
-        decoder_layer_load(&v->layer, &layer, false, cfg, err) != 0 ||
+        decoder_layer_load(&v->layer, &layer, true, cfg, err) != 0 ||
         load_embeddings(v, &all, err) != 0)
         return -1;
     /* A target without images needs no adaptor, and its draft's stays unread. */

@@ -20,7 +20,7 @@ void vispec_take_buffers(struct vispec *v)
     int max_rows = l->max_extend > beam_rows ? l->max_extend : beam_rows;
     size_t row = (size_t)cfg->hidden * dtype_size(v->ops->act), n = (size_t)beam_rows;
     size_t ints = n * sizeof(int32_t);
-    lm_scratch_init(&v->scratch, v->dev, cfg, max_rows);
+    lm_scratch_init(&v->scratch, v->dev, cfg, true, max_rows);
     v->a = device_alloc(v->dev, (size_t)max_rows * 2 * row, "draft's inputs");
     v->b = device_alloc(v->dev, (size_t)max_rows * 2 * row, "draft's inputs");
     v->heads = device_alloc(v->dev, (size_t)l->max_seqs * row, "draft's heads");
@@ -86,7 +86,7 @@ static void queue_input(const struct vispec *v, struct stream *s, const struct d
 static void queue_layer(const struct vispec *v, struct stream *s, const struct draft_round *r,
                         const struct draft_rows *in, bool is_scratch)
 {
-    int hidden = v->draft.cfg.hidden;
+    int hidden = v->draft.cfg.hidden, mixed = v->draft.cfg.n_heads * v->draft.cfg.head_dim;
     const struct gemm_args img_fc = {.w = v->img_fc,
                                      .bias = v->img_fc_bias,
                                      .x = v->a,
@@ -110,7 +110,15 @@ static void queue_layer(const struct vispec *v, struct stream *s, const struct d
                                      .ops = v->ops,
                                      .n = in->rows.n,
                                      .max = in->rows.max};
-    const struct draft_attention_args attention = {.qkv = v->scratch.qkv,
+    const struct gemm_args qkv = {.w = v->layer.qkv,
+                                  .bias = v->layer.qkv_bias,
+                                  .x = v->scratch.x,
+                                  .y = v->scratch.q,
+                                  .n = in->rows.n,
+                                  .max = in->rows.max,
+                                  .ldx = hidden,
+                                  .ldy = 3 * mixed};
+    const struct draft_attention_args attention = {.qkv = v->scratch.q,
                                                    .out = v->scratch.mixed,
                                                    .rope = v->rope,
                                                    .rows = in->rows,
@@ -119,7 +127,7 @@ static void queue_layer(const struct vispec *v, struct stream *s, const struct d
     if (v->img_fc) v->ops->gemm(s, &img_fc);
     v->ops->gemm(s, &fc);
     if (!is_scratch) v->ops->draft_direct(s, &direct);
-    decoder_layer_project(&layer, s, v->scratch.x);
+    v->ops->gemm(s, &qkv);
     v->ops->draft_attention(s, &attention);
     decoder_layer_finish(&layer, s);
 }
