@@ -123,9 +123,13 @@ struct rope {
     int32_t section[3];
 };
 
-/* Rotates q and k in place in qkv, and appends k and v of each row to its slot of layer `layer`. */
-struct rope_append_args {
-    void *qkv; /* act [n][(n_heads + 2 n_kv_heads) head_dim]: q heads, k heads, v heads */
+/* q, k, v = x W^T + bias; q and k are rotated, k and v go to the rows' slots of layer `layer`. */
+struct qkv_args {
+    const struct packed *w; /* [(n_heads + 2 n_kv_heads) head_dim][n_in]: q heads, k heads, v heads,
+                               with pair = head_dim / 2 */
+    const float *bias;      /* of w's outputs, or NULL */
+    const void *x;          /* act [n][n_in] */
+    void *q;                /* act [n][n_heads head_dim] */
     struct rope rope;
     struct rows rows;
     struct kv_pool pool;
@@ -143,28 +147,28 @@ struct plan_args {
  * head h reads kv head h / (n_heads / n_kv_heads).  Slots are added in increasing order.  A slot
  * whose bit in pool.valid is clear is skipped if it lies below prefix (draft only). */
 struct attention_args {
-    const void *qkv; /* as left by rope_append */
-    void *out;       /* act [n][n_heads head_dim] */
+    const void *q; /* act [n][n_heads head_dim], rotated */
+    void *out;     /* act [n][n_heads head_dim] */
     struct rows rows;
     struct kv_pool pool;
     int32_t layer, n_heads;
 };
 
-/* The draft's attention: rotation, append, and attention over valid slots, in one operation
- * (n_heads = n_kv_heads, one layer, rotary position = rows.pos axis 0).  All appends come before
- * all reads; rows of one sequence lie beside each other.  If is_scratch, the rows' slots do not
- * become valid; else their bits are set. */
+/* The draft's attention: rotation in place, append, and attention over valid slots, in one
+ * operation (n_heads = n_kv_heads, one layer, rotary position = rows.pos axis 0).  All appends come
+ * before all reads; rows of one sequence lie beside each other.  If is_scratch, the rows' slots do
+ * not become valid; else their bits are set. */
 struct draft_attention_args {
-    void *qkv;
-    void *out;
+    void *qkv; /* act [n][3 n_heads head_dim]: q heads, k heads, v heads */
+    void *out; /* act [n][n_heads head_dim] */
     struct rope rope;
     struct rows rows;
     struct kv_pool pool;
     bool is_scratch;
 };
 
-/* Rotates q and k of the vision tower's rows in place, as rope_append does.  Here the pairs of each
- * axis have frequencies of their own (the table's maker sees to that). */
+/* Rotates q and k of the vision tower's rows in place.  Here the pairs of each axis have
+ * frequencies of their own (the table's maker sees to that). */
 struct vision_rope_args {
     void *qkv;          /* act [n][3 n_heads head_dim] */
     const int32_t *pos; /* [n][3] */
@@ -427,11 +431,11 @@ struct ops {
     void (*packed_free)(struct device *, struct packed *); /* accepts NULL */
     void (*gemm)(struct stream *, const struct gemm_args *);
     void (*swiglu)(struct stream *, const struct swiglu_args *);
+    void (*qkv)(struct stream *, const struct qkv_args *);
     void (*matmul)(struct stream *, const struct matmul_args *);
     void (*embed)(struct stream *, const struct embed_args *);
     void (*rmsnorm)(struct stream *, const struct norm_args *);
     void (*layernorm)(struct stream *, const struct norm_args *);
-    void (*rope_append)(struct stream *, const struct rope_append_args *);
     void (*plan)(struct stream *, const struct plan_args *);
     void (*attention)(struct stream *, const struct attention_args *);
     void (*draft_attention)(struct stream *, const struct draft_attention_args *);

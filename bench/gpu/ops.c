@@ -40,7 +40,7 @@ static void free_copies(struct bench *b, struct copies *c)
 }
 
 /* What becomes of the sums. */
-enum epilogue { STORED, ADDED, GATED };
+enum epilogue { STORED, ADDED, GATED, ROTATED };
 
 struct gemm_case {
     enum epilogue epilogue;
@@ -48,7 +48,8 @@ struct gemm_case {
     const void *x;
     void *y;
     int n_rows, n_out, n_in;
-    void **plain; /* as many matrices for the library */
+    void **plain;        /* as many matrices for the library */
+    struct qkv_args qkv; /* all but w, x, q, where ROTATED */
 };
 
 static void call_gemm(struct bench *b, const void *arg, int i)
@@ -64,8 +65,14 @@ static void call_gemm(struct bench *b, const void *arg, int i)
                                    .add = c->epilogue == ADDED};
     const struct swiglu_args swiglu = {
         .w = w, .x = c->x, .y = c->y, .max = c->n_rows, .ldx = c->n_in, .ldy = c->n_out / 2};
+    struct qkv_args qkv = c->qkv;
+    qkv.w = w;
+    qkv.x = c->x;
+    qkv.q = c->y;
     if (c->epilogue == GATED)
         b->ops->swiglu(b->stream, &swiglu);
+    else if (c->epilogue == ROTATED)
+        b->ops->qkv(b->stream, &qkv);
     else
         b->ops->gemm(b->stream, &gemm);
 }
@@ -86,15 +93,39 @@ static void call_library(struct bench *b, const void *arg, int i)
     b->ops->matmul(b->stream, &args);
 }
 
-static void bench_gemm(struct bench *b, const char *model, const char *product, int n_out, int n_in,
-                       enum epilogue epilogue)
+/* Rows of trees behind CTX slots, and their pages. */
+static struct qkv_args qkv_case(struct bench *b, const struct shape *m, int n_rows)
+{
+    enum { CTX = 1024, NODES = 64 };
+    const int n_seqs = (n_rows + NODES - 1) / NODES, n_nodes = n_rows / n_seqs;
+    const size_t n_angles = (size_t)(CTX + NODES) * (size_t)m->head_dim;
+    struct qkv_args args = {
+        .rope = {.table = bench_random(b, n_angles * sizeof(float)),
+                 .n_pos = CTX + NODES,
+                 .section = {m->head_dim / 2}},
+        .rows = bench_tree_rows(b, n_seqs, n_nodes, CTX),
+        .pool = bench_pages(b, m, 1, m->n_kv_heads, bench_n_pages(n_seqs, CTX + n_nodes)),
+        .n_heads = m->n_heads};
+    bench_place(b, &args.pool, n_seqs, CTX + n_nodes);
+    return args;
+}
+
+static void free_qkv_case(struct bench *b, struct qkv_args *args)
+{
+    bench_free_rows(b, &args->rows);
+    bench_free_pages(b, &args->pool);
+    device_free(b->dev, (void *)args->rope.table);
+}
+
+static void bench_gemm(struct bench *b, const struct shape *m, const char *product, int n_out,
+                       int n_in, enum epilogue epilogue)
 {
     static const int rows[] = {1, 8, 16, 30, 60, 64, 128, 256, 512};
-    static const double y_bytes[] = {2, 4, 1}; /* of an output */
+    static const double y_bytes[] = {2, 4, 1, 2}; /* of an output */
+    const int pair[] = {0, 0, n_out / 2, m->head_dim / 2};
     const size_t w_bytes = (size_t)n_out * (size_t)n_in * 2;
-    const int pair = epilogue == GATED ? n_out / 2 : 0;
     struct gemm_case c = {.epilogue = epilogue,
-                          .weights = pack_copies(b, n_out, n_in, pair),
+                          .weights = pack_copies(b, n_out, n_in, pair[epilogue]),
                           .n_out = n_out,
                           .n_in = n_in};
     c.plain = malloc((size_t)c.weights.n * sizeof(void *));
@@ -105,14 +136,16 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
         c.x = x;
         c.y = y;
         c.n_rows = rows[i];
+        if (epilogue == ROTATED) c.qkv = qkv_case(b, m, c.n_rows);
         char name[128];
         const double n = rows[i], flops = 2 * n * n_out * n_in;
         const double bytes = (double)w_bytes + 2 * n * n_in + y_bytes[epilogue] * n * n_out;
-        snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", model, product, rows[i], n_out, n_in);
+        snprintf(name, sizeof(name), "gemm,%s,%s,%d,%d,%d", m->name, product, rows[i], n_out, n_in);
         bench_case(b, name, call_gemm, &c, bytes, flops);
-        snprintf(name, sizeof(name), "cublaslt,%s,%s,%d,%d,%d", model, product, rows[i], n_out,
+        snprintf(name, sizeof(name), "cublaslt,%s,%s,%d,%d,%d", m->name, product, rows[i], n_out,
                  n_in);
         bench_case(b, name, call_library, &c, bytes, flops);
+        if (epilogue == ROTATED) free_qkv_case(b, &c.qkv);
     }
     for (int i = 0; i < c.weights.n; i++) device_free(b->dev, c.plain[i]);
     free(c.plain);
@@ -124,11 +157,11 @@ static void bench_gemm(struct bench *b, const char *model, const char *product, 
 static void bench_gemms(struct bench *b, const struct shape *m)
 {
     const int mixed = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
-    bench_gemm(b, m->name, "qkv", mixed + 2 * kv, m->hidden, STORED);
-    bench_gemm(b, m->name, "o", m->hidden, mixed, ADDED);
-    bench_gemm(b, m->name, "gate_up", 2 * m->intermediate, m->hidden, GATED);
-    bench_gemm(b, m->name, "down", m->hidden, m->intermediate, ADDED);
-    bench_gemm(b, m->name, "lm_head", m->vocab, m->hidden, STORED);
+    bench_gemm(b, m, "qkv", mixed + 2 * kv, m->hidden, ROTATED);
+    bench_gemm(b, m, "o", m->hidden, mixed, ADDED);
+    bench_gemm(b, m, "gate_up", 2 * m->intermediate, m->hidden, GATED);
+    bench_gemm(b, m, "down", m->hidden, m->intermediate, ADDED);
+    bench_gemm(b, m, "lm_head", m->vocab, m->hidden, STORED);
 }
 
 /* ---- lm_head -----------------------------------------------------------------------------------
@@ -196,7 +229,6 @@ static void bench_head(struct bench *b, const struct shape *m)
 struct attention_case {
     struct attention_args args;
     struct draft_attention_args draft;
-    struct rope_append_args append;
 };
 
 static void call_attention(struct bench *b, const void *arg, int i)
@@ -204,13 +236,6 @@ static void call_attention(struct bench *b, const void *arg, int i)
     struct attention_args args = ((const struct attention_case *)arg)->args;
     args.layer = i % args.pool.n_layers;
     b->ops->attention(b->stream, &args);
-}
-
-static void call_rope_append(struct bench *b, const void *arg, int i)
-{
-    struct rope_append_args args = ((const struct attention_case *)arg)->append;
-    args.layer = i % args.pool.n_layers;
-    b->ops->rope_append(b->stream, &args);
 }
 
 static void call_draft_attention(struct bench *b, const void *arg, int i)
@@ -233,8 +258,7 @@ static void bench_attention(struct bench *b, const struct shape *m, int n_seqs, 
         pool.valid = device_alloc(b->dev, (size_t)pool.n_pages * sizeof(uint64_t), "masks");
         stream_fill(b->stream, pool.valid, 0xff, (size_t)pool.n_pages * sizeof(uint64_t));
     }
-    const int width = (m->n_heads + 2 * pool.n_kv_heads) * m->head_dim,
-              mixed = m->n_heads * m->head_dim, n = rows.max;
+    const int mixed = m->n_heads * m->head_dim, width = is_draft ? 3 * mixed : mixed, n = rows.max;
     void *qkv = bench_random(b, (size_t)n * (size_t)width * 2);
     void *out = device_alloc(b->dev, (size_t)n * (size_t)mixed * 2, "results");
     const size_t n_angles = (size_t)(ctx + 8) * (size_t)m->head_dim;
@@ -242,10 +266,9 @@ static void bench_attention(struct bench *b, const struct shape *m, int n_seqs, 
                         .n_pos = ctx + 8,
                         .section = {m->head_dim / 2}};
     const struct attention_case c = {
-        .args = {.qkv = qkv, .out = out, .rows = rows, .pool = pool, .n_heads = m->n_heads},
-        .draft =
-            {.qkv = qkv, .out = out, .rope = rope, .rows = rows, .pool = pool, .is_scratch = true},
-        .append = {.qkv = qkv, .rope = rope, .rows = rows, .pool = pool, .n_heads = m->n_heads}};
+        .args = {.q = qkv, .out = out, .rows = rows, .pool = pool, .n_heads = m->n_heads},
+        .draft = {
+            .qkv = qkv, .out = out, .rope = rope, .rows = rows, .pool = pool, .is_scratch = true}};
     const double keys = ctx + n_nodes, seqs = n_seqs,
                  bytes =
                      seqs * keys * 4 * pool.n_kv_heads * m->head_dim + 2.0 * n * (mixed + width),
@@ -256,11 +279,6 @@ static void bench_attention(struct bench *b, const struct shape *m, int n_seqs, 
     const char *op = is_draft ? "draft_attention" : "attention";
     snprintf(name, sizeof(name), "%s,%s,%d sequences,%d,%d,0", op, m->name, n_seqs, ctx, n_nodes);
     bench_case(b, name, is_draft ? call_draft_attention : call_attention, &c, bytes, flops);
-    if (!is_draft && ctx == 1024) {
-        snprintf(name, sizeof(name), "rope_append,%s,%d sequences,%d,%d,0", m->name, n_seqs, ctx,
-                 n_nodes);
-        bench_case(b, name, call_rope_append, &c, 4.0 * n * width, 0);
-    }
     bench_free_rows(b, &rows);
     device_free(b->dev, pool.valid);
     bench_free_pages(b, &pool);

@@ -66,7 +66,7 @@ int main(int argc, char **argv)
         struct pass p;
         if (!bench_wants(&b, m)) continue;
         bench_fill_lm(&b, &p.lm, m, MAX_CTX + MAX_NODES);
-        lm_scratch_init(&p.scratch, b.dev, &p.lm.cfg, MAX_ROWS);
+        lm_scratch_init(&p.scratch, b.dev, &p.lm.cfg, false, MAX_ROWS);
         p.hidden = device_alloc(b.dev, (size_t)MAX_ROWS * (size_t)m->hidden * 2, "hidden states");
         p.kv = bench_pages(&b, m, m->n_layers, m->n_kv_heads, bench_n_pages(16, 1024 + MAX_NODES));
         for (size_t l = 0; l < sizeof(loads) / sizeof(*loads); l++)

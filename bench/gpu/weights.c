@@ -6,11 +6,12 @@ static struct packed *matrix(struct bench *b, int n_out, int n_in, int pair, int
     return b->ops->pack(b->dev, b->random + seed * 64 % 4096, b->ops->act, n_out, n_in, pair);
 }
 
-static struct decoder_layer layer_of(struct bench *b, const struct lm_config *cfg, int seed)
+static struct decoder_layer layer_of(struct bench *b, const struct lm_config *cfg, bool is_draft,
+                                     int seed)
 {
     const int mixed = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
     return (struct decoder_layer){
-        .qkv = matrix(b, mixed + 2 * kv, cfg->hidden, 0, seed),
+        .qkv = matrix(b, mixed + 2 * kv, cfg->hidden, is_draft ? 0 : cfg->head_dim / 2, seed),
         .o = matrix(b, cfg->hidden, mixed, 0, seed + 1),
         .gate_up = matrix(b, 2 * cfg->intermediate, cfg->hidden, cfg->intermediate, seed + 2),
         .down = matrix(b, cfg->hidden, cfg->intermediate, 0, seed + 3),
@@ -46,7 +47,7 @@ void bench_fill_lm(struct bench *b, struct lm *lm, const struct shape *m, int n_
     lm->rope.section[0] = m->head_dim / 2;
     lm->layers = calloc((size_t)m->n_layers, sizeof(*lm->layers));
     for (int i = 0; i < m->n_layers; i++) {
-        lm->layers[i] = layer_of(b, &lm->cfg, 4 * i);
+        lm->layers[i] = layer_of(b, &lm->cfg, false, 4 * i);
         lm->layers[i].input_norm = lm->layers[i].post_norm = lm->final_norm;
     }
 }
@@ -78,7 +79,7 @@ void bench_fill_draft(struct bench *b, struct vispec *v, const struct lm *target
     cfg->n_layers = 1;
     cfg->n_kv_heads = cfg->n_heads;
     v->h_weights = matrix(b, cfg->hidden, cfg->hidden, 0, 1);
-    v->layer = layer_of(b, cfg, 3);
+    v->layer = layer_of(b, cfg, true, 3);
     v->layer.post_norm = target->final_norm;
     vispec_take_buffers(v);
 }

@@ -78,11 +78,10 @@ static int next_tile(struct visible *v, size_t *offset)
     return n;
 }
 
-/* All query heads of one kv head of a row. */
-static void attend_row(const struct attention_args *a, int r, int kv_head)
+/* All query heads of one kv head of a row, whose q is given. */
+static void attend_row(const struct attention_args *a, const float *q, int r, int kv_head)
 {
     const int head_dim = a->pool.head_dim, group = a->n_heads / a->pool.n_kv_heads;
-    const size_t width = (size_t)(a->n_heads + 2 * a->pool.n_kv_heads) * head_dim;
     const size_t head = a->layer * kv_layer_stride(&a->pool) + kv_head * kv_head_stride(&a->pool);
     const float *k = (const float *)a->pool.k + head, *v = (const float *)a->pool.v + head;
     for (int h = kv_head * group; h < (kv_head + 1) * group; h++) {
@@ -90,7 +89,7 @@ static void attend_row(const struct attention_args *a, int r, int kv_head)
         struct visible slots = visible_slots(a, r);
         size_t offset[ATTEND_TILE];
         int n;
-        attend_begin(&state, (const float *)a->qkv + r * width + h * head_dim, head_dim);
+        attend_begin(&state, q + h * head_dim, head_dim);
         do {
             n = next_tile(&slots, offset);
             attend_tile(&state, k, v, offset, n);
@@ -99,7 +98,7 @@ static void attend_row(const struct attention_args *a, int r, int kv_head)
     }
 }
 
-void attention_rows(const struct attention_args *a, int n)
+void attention_rows(const struct attention_args *a, int n, size_t ldq)
 {
     const int n_kv = a->pool.n_kv_heads;
     size_t work = 0;
@@ -108,13 +107,14 @@ void attention_rows(const struct attention_args *a, int n)
         /* Head by head, so that the rows of a sequence find its keys in the cache; rows differ in
          * length. */
 #pragma omp parallel for schedule(dynamic) if (work > PARALLEL_WORK)
-    for (int task = 0; task < n * n_kv; task++) attend_row(a, task % n, task / n);
+    for (int task = 0; task < n * n_kv; task++)
+        attend_row(a, (const float *)a->q + task % n * ldq, task % n, task / n);
 }
 
 static void attention_run(const struct attention_args *a)
 {
     rope_require_shapes(&a->pool, a->layer, a->n_heads);
-    attention_rows(a, cpu_n_rows(a->rows.n, a->rows.max));
+    attention_rows(a, cpu_n_rows(a->rows.n, a->rows.max), (size_t)a->n_heads * a->pool.head_dim);
 }
 
 CPU_OPERATION(attention, attention_args)

@@ -4,7 +4,7 @@
 
 #include "kernels/ops.h"
 
-/* out[r] for the first n rows; shapes as in struct attention_args. */
-void attention_rows(const struct attention_args *a, int n);
+/* out[r] for the first n rows, whose q lie ldq elements apart; else as in struct attention_args. */
+void attention_rows(const struct attention_args *a, int n, size_t ldq);
 
 #endif

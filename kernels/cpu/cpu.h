@@ -12,11 +12,11 @@ struct packed *cpu_pack(struct device *dev, const void *w, enum dtype t, int n_o
 void cpu_packed_free(struct device *dev, struct packed *w);
 void cpu_gemm(struct stream *s, const struct gemm_args *args);
 void cpu_swiglu(struct stream *s, const struct swiglu_args *args);
+void cpu_qkv(struct stream *s, const struct qkv_args *args);
 void cpu_matmul(struct stream *s, const struct matmul_args *args);
 void cpu_embed(struct stream *s, const struct embed_args *args);
 void cpu_rmsnorm(struct stream *s, const struct norm_args *args);
 void cpu_layernorm(struct stream *s, const struct norm_args *args);
-void cpu_rope_append(struct stream *s, const struct rope_append_args *args);
 void cpu_plan(struct stream *s, const struct plan_args *args);
 void cpu_attention(struct stream *s, const struct attention_args *args);
 void cpu_draft_attention(struct stream *s, const struct draft_attention_args *args);

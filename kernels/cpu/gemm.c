@@ -1,4 +1,5 @@
-/* x W^T on packed weights, row-invariant, and what becomes of its sums: gemm, swiglu.
+/* x W^T on packed weights, row-invariant, and the operations that take its sums as they are: gemm,
+ * swiglu.
  *
  *   W   panels of PANEL outputs, [ceil(n_out / PANEL)][n_in][PANEL] in the checkpoint's type,
  *       zero-padded; of pairs, WIDE first outputs and then their second ones
@@ -12,15 +13,15 @@
  *   more rows             bound by arithmetic: K_BLOCK x PANEL weights are widened once into L1,
  *                         groups of rows run over them, and their chains wait in `acc` between
  *                         blocks */
+#include "kernels/cpu/gemm.h"
+
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/openmp.h"
 #include "kernels/cpu/queue.h"
-#include "kernels/cpu/vector.h"
 #include "kernels/device.h"
 
 enum {
-    PANEL = 2 * WIDE, /* outputs of a panel */
     /* Rows in registers, with two vectors of chains each, beside two of weights and one of x: of 16
      * registers, or of AVX-512's 32. */
     MAX_GROUP = WIDE == 16 ? 12 : 6,
@@ -28,13 +29,6 @@ enum {
     K_BLOCK = 256 * 16 / PANEL, /* 16 KiB of widened weights: half of a 32 KiB L1 */
     PARALLEL_PACK = 1 << 24,    /* elements of a weight that several threads pack */
     ROW_TILE = 96, /* rows that pass over a panel in one task; a multiple of MAX_GROUP */
-};
-
-struct packed {
-    int n_out, n_in, pair, n_panels;
-    enum dtype type;
-    size_t panel_bytes;
-    char *panels; /* [n_panels][n_in][PANEL] of type, owned */
 };
 
 /* The output in column j of a panel; n_out or more if there is none. */
@@ -187,22 +181,7 @@ static chains_fn *const chains[3][MAX_GROUP][3] = {GROUPS(ENTRY, F32) GROUPS(ENT
 /* ---- rows x panels -----------------------------------------------------------------------------
  */
 
-/* Sums of a panel for some rows. */
-struct sums {
-    int panel, row0, n_rows, ld;
-    const float *sum; /* [n_rows][ld], PANEL of each row */
-};
-
-/* A product of n rows; any thread calls `finish`. */
-struct product {
-    const struct packed *w;
-    const float *x;
-    int n, ldx;
-    void (*finish)(const void *args, const struct sums *s);
-    const void *args;
-};
-
-static void run_few_rows(const struct product *p, struct share panels)
+static void run_few_rows(const struct gemm_product *p, struct share panels)
 {
     const struct packed *w = p->w;
     const int n = p->n;
@@ -222,13 +201,14 @@ static void run_few_rows(const struct product *p, struct share panels)
             .acc = acc,
         });
         for (int j = 0; j < n_panels; j++)
-            p->finish(p->args, &(struct sums){panel + j, 0, n, n_panels * PANEL, acc + j * PANEL});
+            p->finish(p->args,
+                      &(struct gemm_sums){panel + j, 0, n, n_panels * PANEL, acc + j * PANEL});
         panel += n_panels;
     }
 }
 
 /* A tile of more than MAX_GROUP rows over one panel. */
-static void run_tile(const struct product *p, int first_row, int n_rows, int panel)
+static void run_tile(const struct gemm_product *p, int first_row, int n_rows, int panel)
 {
     const struct packed *w = p->w;
     const char *weights = w->panels + panel * w->panel_bytes;
@@ -255,10 +235,10 @@ static void run_tile(const struct product *p, int first_row, int n_rows, int pan
             });
         }
     }
-    p->finish(p->args, &(struct sums){panel, first_row, n_rows, PANEL, acc});
+    p->finish(p->args, &(struct gemm_sums){panel, first_row, n_rows, PANEL, acc});
 }
 
-static void run_many_rows(const struct product *p, int n_tiles, struct share tasks)
+static void run_many_rows(const struct gemm_product *p, int n_tiles, struct share tasks)
 {
     int n_panels = p->w->n_panels;
     for (int task = tasks.first; task < tasks.end; task++) {
@@ -268,7 +248,7 @@ static void run_many_rows(const struct product *p, int n_tiles, struct share tas
     }
 }
 
-static void run_product(const struct product *p)
+void gemm_multiply(const struct gemm_product *p)
 {
     const struct packed *w = p->w;
     REQUIRE(p->ldx >= w->n_in && p->n <= MAX_GEMM_ROWS);
@@ -286,7 +266,7 @@ static void run_product(const struct product *p)
 /* ---- what becomes of the sums ------------------------------------------------------------------
  */
 
-static void finish_gemm(const void *args, const struct sums *s)
+static void finish_gemm(const void *args, const struct gemm_sums *s)
 {
     const struct gemm_args *a = args;
     for (int j = 0; j < PANEL; j += VEC) {
@@ -305,7 +285,8 @@ static void finish_gemm(const void *args, const struct sums *s)
 void cpu_gemm_now(const struct gemm_args *a)
 {
     REQUIRE(a->w->pair == 0 && a->ldy >= a->w->n_out);
-    run_product(&(struct product){a->w, a->x, cpu_n_rows(a->n, a->max), a->ldx, finish_gemm, a});
+    gemm_multiply(
+        &(struct gemm_product){a->w, a->x, cpu_n_rows(a->n, a->max), a->ldx, finish_gemm, a});
 }
 
 static void gemm_run(const struct gemm_args *a)
@@ -313,7 +294,7 @@ static void gemm_run(const struct gemm_args *a)
     cpu_gemm_now(a);
 }
 
-static void finish_swiglu(const void *args, const struct sums *s)
+static void finish_swiglu(const void *args, const struct gemm_sums *s)
 {
     const struct swiglu_args *a = args;
     for (int j = 0; j < WIDE; j += VEC) {
@@ -331,7 +312,8 @@ static void finish_swiglu(const void *args, const struct sums *s)
 static void swiglu_run(const struct swiglu_args *a)
 {
     REQUIRE(a->w->pair == a->w->n_out / 2 && a->ldy >= a->w->pair);
-    run_product(&(struct product){a->w, a->x, cpu_n_rows(a->n, a->max), a->ldx, finish_swiglu, a});
+    gemm_multiply(
+        &(struct gemm_product){a->w, a->x, cpu_n_rows(a->n, a->max), a->ldx, finish_swiglu, a});
 }
 
 CPU_OPERATION(gemm, gemm_args)

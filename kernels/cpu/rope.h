@@ -1,4 +1,4 @@
-/* Rotation of one row, and its key and value into the cache; rope_append and draft_attention. */
+/* Rotation of pairs, and places in the cache; qkv, draft_attention and vision_rope. */
 #ifndef KERNELS_CPU_ROPE_H
 #define KERNELS_CPU_ROPE_H
 
@@ -24,9 +24,15 @@ static inline size_t kv_layer_stride(const struct kv_pool *pool)
 /* Ends the process unless a pool's sizes are ones that attention can take. */
 void rope_require_shapes(const struct kv_pool *pool, int layer, int n_heads);
 
-/* Rotates the q and k heads of row r in place, and copies k and v to the row's slot.  Returns the
- * slot's page. */
-int rope_append_row(float *qkv, const struct rope *rope, const struct rows *rows, int r,
-                    const struct kv_pool *pool, int layer, int n_heads);
+/* cos and sin of a head's pairs, each from its axis of a row's positions; and a head by them. */
+void rope_angles(const struct rope *rope, const int32_t pos[3], int half, float *cosines,
+                 float *sines);
+void rope_rotate(float *restrict head, int half, const float *restrict cosines,
+                 const float *restrict sines);
+
+/* Page of row r's slot, which must be there; and where the slot's row of a kv head lies, in
+ * elements from the pool's first. */
+int kv_page(const struct kv_pool *pool, const struct rows *rows, int r);
+size_t kv_place(const struct kv_pool *pool, const struct rows *rows, int r, int layer, int kv_head);
 
 #endif

@@ -1,7 +1,7 @@
 /* Attention over pages, for rows of any sequences: decode rows, prompt chunks and trees in one
  * launch (ops.h).
  *
- *   qkv  [n][(n_heads + 2 n_kv_heads) head_dim] T      out  [n][n_heads head_dim] T
+ *   q, out  [n][n_heads head_dim] T
  *   pages of 64 slots: [n_layers][n_pages][n_kv_heads][64][head_dim] T
  *
  *   tile   up to 64 queries: 64 / group rows that lie beside each other and belong to one sequence,
@@ -224,8 +224,7 @@ struct unit_behind {
     __device__ __forceinline__ void begin_keys(T *k) const
     {
         if (unit == NULL) return;
-        const size_t width = (size_t)(a->n_heads + 2 * a->pool.n_kv_heads) * a->pool.head_dim;
-        load_queries<T, D>(unit->q, &unit->tile, (const T *)a->qkv, width, a->pool.head_dim);
+        load_queries<T, D>(unit->q, &unit->tile, (const T *)a->q, a->n_heads, a->pool.head_dim);
         run_of(unit, a).copy_keys(k, unit->tile.unit.first_page);
     }
     __device__ __forceinline__ void begin_values(T *v) const

@@ -275,7 +275,7 @@ __device__ __forceinline__ void gemm_work(const struct gemm_problem *p, const Ep
 }
 
 template <class T, int ROWS, class Epilogue>
-static __global__ void __launch_bounds__(GEMM_THREADS)
+static __global__ void __launch_bounds__(GEMM_THREADS, 1) /* an SM has shared memory for one */
     gemm_kernel(const __grid_constant__ struct gemm_problem p,
                 const __grid_constant__ Epilogue epilogue)
 {

@@ -17,11 +17,11 @@ struct packed *cuda_pack(struct device *dev, const void *w, enum dtype t, int n_
 void cuda_packed_free(struct device *dev, struct packed *w);
 template <class T> void cuda_gemm(struct stream *s, const struct gemm_args *a);
 template <class T> void cuda_swiglu(struct stream *s, const struct swiglu_args *a);
+template <class T> void cuda_qkv(struct stream *s, const struct qkv_args *a);
 template <class T> void cuda_matmul(struct stream *s, const struct matmul_args *a);
 template <class T> void cuda_embed(struct stream *s, const struct embed_args *a);
 template <class T> void cuda_rmsnorm(struct stream *s, const struct norm_args *a);
 template <class T> void cuda_layernorm(struct stream *s, const struct norm_args *a);
-template <class T> void cuda_rope_append(struct stream *s, const struct rope_append_args *a);
 int cuda_max_rows(int n_heads, int n_kv_heads);
 void cuda_plan(struct stream *s, const struct plan_args *a);
 template <class T> void cuda_attention(struct stream *s, const struct attention_args *a);

@@ -148,15 +148,16 @@ template <class T> struct page_keys {
 
 /* Begins to copy a tile's queries. */
 template <class T, int D>
-__device__ __forceinline__ void load_queries(T *q, const struct page_tile *tile, const T *qkv,
-                                             size_t width, int head_dim)
+__device__ __forceinline__ void load_queries(T *to, const struct page_tile *tile, const T *q,
+                                             int n_heads, int head_dim)
 {
     for (int i = threadIdx.x; i < ATTEND_ROWS * (D / 8); i += ATTEND_THREADS) {
         const int query = i / (D / 8), c = i % (D / 8), r = query / tile->group;
         const bool is_read = r < tile->unit.n_rows && c * 8 < head_dim;
         const int head = tile->kv_head * tile->group + query % tile->group;
-        const T *from = qkv + (tile->unit.row0 + r) * width + (size_t)head * head_dim + c * 8;
-        copy_async(attend_chunk<T, D>(q, query, c), is_read ? from : qkv, is_read ? 16 : 0);
+        const size_t place = (size_t)(tile->unit.row0 + r) * n_heads + head;
+        copy_async(attend_chunk<T, D>(to, query, c), is_read ? q + place * head_dim + c * 8 : q,
+                   is_read ? 16 : 0);
     }
 }
 

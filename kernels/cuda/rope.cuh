@@ -1,14 +1,19 @@
-/* Rotation of one row's pairs, and its key and value into the cache; rope_append and the draft's
- * attention.
+/* Rotation of a row's pairs; qkv, the draft's attention and vision_rope.
  *
  *   (x[i], x[i + half])  ->  (x[i] cos - x[i + half] sin,  x[i + half] cos + x[i] sin)
  *
- * A thread takes eight pairs: an eight of each half. */
+ * But in qkv, a thread takes eight pairs: an eight of each half. */
 #ifndef KERNELS_CUDA_ROPE_CUH
 #define KERNELS_CUDA_ROPE_CUH
 
 #include "kernels/cuda/load.cuh"
 #include "kernels/cuda/pages.cuh"
+
+/* A pair, with the same roundings wherever this is inlined. */
+__device__ __forceinline__ float2 rotate_pair(float2 x, float2 angle)
+{
+    return {fmaf(x.x, angle.x, -(x.y * angle.y)), fmaf(x.y, angle.x, x.x * angle.y)};
+}
 
 /* Cosines and sines of pairs i .. i + 7 of a row; zeros behind half. */
 __device__ __forceinline__ void rope_angles(float2 (&angle)[8], const struct rope *rope,
@@ -55,8 +60,9 @@ __device__ __forceinline__ struct rope_pairs<T> rotate_pairs(const struct rope_p
     widen(b, x.high);
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        low[j] = a[j] * angle[j].x - b[j] * angle[j].y;
-        high[j] = b[j] * angle[j].x + a[j] * angle[j].y;
+        const float2 x = rotate_pair({a[j], b[j]}, angle[j]);
+        low[j] = x.x;
+        high[j] = x.y;
     }
     return {narrow<T>(low), narrow<T>(high)};
 }

@@ -19,7 +19,7 @@ static int load_tensors(struct vispec *v, const struct safetensors *st, struct e
     bool is_vispec = has_adaptor || weights_has(&all, "img_fc.weight");
     cfg->qkv_bias = cfg->qkv_bias || weights_has(&layer, "self_attn.q_proj.bias");
     if (vispec_fold(v, &all, is_vispec, err) != 0 ||
-        decoder_layer_load(&v->layer, &layer, false, cfg, err) != 0)
+        decoder_layer_load(&v->layer, &layer, true, cfg, err) != 0)
         return -1;
     /* A target without images needs no adaptor, and its draft's stays unread. */
     bool needs_adaptor = is_vispec && v->limits.max_image_tokens > 0;

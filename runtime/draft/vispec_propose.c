@@ -20,7 +20,7 @@ void vispec_take_buffers(struct vispec *v)
     int max_rows = l->max_extend > beam_rows ? l->max_extend : beam_rows;
     size_t row = (size_t)cfg->hidden * dtype_size(v->ops->act), n = (size_t)beam_rows;
     size_t ints = n * sizeof(int32_t);
-    lm_scratch_init(&v->scratch, v->dev, cfg, max_rows);
+    lm_scratch_init(&v->scratch, v->dev, cfg, true, max_rows);
     v->beam_x = device_alloc(v->dev, n * row, "draft's outputs");
     v->h = device_alloc(v->dev, (size_t)max_rows * row, "draft's inputs");
     v->heads = device_alloc(v->dev, (size_t)l->max_seqs * row, "draft's heads");
@@ -72,7 +72,7 @@ static void queue_input(const struct vispec *v, struct stream *s, const struct d
 static void queue_layer(const struct vispec *v, struct stream *s, const struct draft_round *r,
                         const struct draft_rows *in, void *x, bool is_scratch)
 {
-    int hidden = v->draft.cfg.hidden;
+    int hidden = v->draft.cfg.hidden, mixed = v->draft.cfg.n_heads * v->draft.cfg.head_dim;
     struct lm_scratch scratch = v->scratch;
     scratch.x = x;
     const struct gemm_args h_term = {.w = v->h_weights,
@@ -89,14 +89,22 @@ static void queue_layer(const struct vispec *v, struct stream *s, const struct d
                                      .ops = v->ops,
                                      .n = in->rows.n,
                                      .max = in->rows.max};
-    const struct draft_attention_args attention = {.qkv = v->scratch.qkv,
+    const struct gemm_args qkv = {.w = v->layer.qkv,
+                                  .bias = v->layer.qkv_bias,
+                                  .x = x,
+                                  .y = v->scratch.q,
+                                  .n = in->rows.n,
+                                  .max = in->rows.max,
+                                  .ldx = hidden,
+                                  .ldy = 3 * mixed};
+    const struct draft_attention_args attention = {.qkv = v->scratch.q,
                                                    .out = v->scratch.mixed,
                                                    .rope = v->rope,
                                                    .rows = in->rows,
                                                    .pool = r->kv,
                                                    .is_scratch = is_scratch};
     v->ops->gemm(s, &h_term);
-    decoder_layer_project(&layer, s, x);
+    v->ops->gemm(s, &qkv);
     v->ops->draft_attention(s, &attention);
     decoder_layer_finish(&layer, s);
 }

@@ -193,7 +193,7 @@ static void take_pass(struct round *r)
     r->out.row = take_ints(r, (size_t)max_out, "logit rows");
     r->out.seat = take_ints(r, (size_t)max_out, "logit rows");
     r->out.node = take_ints(r, (size_t)max_out, "logit rows");
-    lm_scratch_init(&r->scratch, r->dev, cfg, max_rows);
+    lm_scratch_init(&r->scratch, r->dev, cfg, false, max_rows);
     r->hidden = take(r, (size_t)max_rows * hidden * act, "hidden states");
     r->out_hidden = take(r, (size_t)max_out * hidden * act, "hidden states");
     r->logits = take(r, n_logits * sizeof(float), "logits");

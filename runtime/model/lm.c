@@ -9,11 +9,11 @@
 
 /* ---- one layer ------------------------------------------------------------------------------ */
 
-int decoder_layer_load(struct decoder_layer *layer, const struct weights *w, bool has_input_norm,
+int decoder_layer_load(struct decoder_layer *layer, const struct weights *w, bool is_draft,
                        const struct lm_config *cfg, struct error *err)
 {
     int q = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
-    int hidden = cfg->hidden, wide = cfg->intermediate;
+    int hidden = cfg->hidden, wide = cfg->intermediate, pair = is_draft ? 0 : cfg->head_dim / 2;
     const struct weights_part qkv[] = {{"self_attn.q_proj.weight", q},
                                        {"self_attn.k_proj.weight", kv},
                                        {"self_attn.v_proj.weight", kv}};
@@ -25,12 +25,12 @@ int decoder_layer_load(struct decoder_layer *layer, const struct weights *w, boo
     const struct weights_part down = {"mlp.down_proj.weight", hidden};
     const struct weights_part input_norm = {"input_layernorm.weight", hidden};
     const struct weights_part post_norm = {"post_attention_layernorm.weight", hidden};
-    if (weights_packed(&layer->qkv, w, qkv, 3, hidden, 0, err) != 0 ||
+    if (weights_packed(&layer->qkv, w, qkv, 3, hidden, pair, err) != 0 ||
         (cfg->qkv_bias && weights_vector(&layer->qkv_bias, w, bias, 3, err) != 0) ||
         weights_packed(&layer->o, w, &o, 1, q, 0, err) != 0 ||
         weights_packed(&layer->gate_up, w, gate_up, 2, hidden, wide, err) != 0 ||
         weights_packed(&layer->down, w, &down, 1, wide, 0, err) != 0 ||
-        (has_input_norm && weights_vector(&layer->input_norm, w, &input_norm, 1, err) != 0) ||
+        (!is_draft && weights_vector(&layer->input_norm, w, &input_norm, 1, err) != 0) ||
         weights_vector(&layer->post_norm, w, &post_norm, 1, err) != 0)
         return -1;
     return 0;
@@ -99,7 +99,7 @@ static int load_layers(struct lm *lm, struct weights *body, struct error *err)
     for (int i = 0; i < lm->cfg.n_layers; i++) {
         char *layer_prefix = xprintf("%slayers.%d.", prefix, i);
         struct weights w = {body->dev, body->st, layer_prefix};
-        int result = decoder_layer_load(&lm->layers[i], &w, true, &lm->cfg, err);
+        int result = decoder_layer_load(&lm->layers[i], &w, false, &lm->cfg, err);
         free(layer_prefix);
         if (result != 0) return -1;
     }

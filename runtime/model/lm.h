@@ -11,9 +11,9 @@
 #include "runtime/model/weights.h"
 
 /* One decoder layer.  Also the draft's only layer (then input_norm is NULL: no norm before
- * attention). */
+ * attention; and qkv has no pairs, since draft_attention rotates). */
 struct decoder_layer {
-    struct packed *qkv;     /* [(n_heads + 2 n_kv_heads) head_dim][hidden], q k v merged at load */
+    struct packed *qkv;     /* [(n_heads + 2 n_kv_heads) head_dim][hidden]; pairs of each head */
     float *qkv_bias;        /* [(n_heads + 2 n_kv_heads) head_dim] or NULL */
     struct packed *o;       /* [hidden][n_heads head_dim] */
     struct packed *gate_up; /* [2 intermediate][hidden], gate first; pairs of both */
@@ -38,7 +38,7 @@ struct lm_scratch {
     int max_rows;
     void *x;       /* act [max_rows][hidden] residual stream */
     void *normed;  /* act [max_rows][hidden] */
-    void *qkv;     /* act [max_rows][(n_heads + 2 n_kv_heads) head_dim] */
+    void *q;       /* act [max_rows][n_heads head_dim]; the draft's: q, k and v heads */
     void *mixed;   /* act [max_rows][n_heads head_dim] attention output */
     void *product; /* act [max_rows][intermediate] */
 };
@@ -52,7 +52,7 @@ int lm_open(struct lm **out, struct device *dev, const struct safetensors *st,
 void lm_close(struct lm *lm); /* accepts NULL */
 
 void lm_scratch_init(struct lm_scratch *scratch, struct device *dev, const struct lm_config *cfg,
-                     int max_rows);
+                     bool is_draft, int max_rows);
 void lm_scratch_done(struct lm_scratch *scratch, struct device *dev);
 
 /* Queues the pass over rows: embeddings (or vectors of `pool`), all layers, final norm; `hidden`
@@ -64,14 +64,13 @@ void lm_forward(const struct lm *lm, struct stream *s, const struct lm_scratch *
  * ops->packed_free. */
 struct packed *lm_pack_head_rows(const struct lm *lm, const int32_t *ids, int n);
 
-/* Reads one decoder layer whose tensors are named prefix + "self_attn.q_proj.weight" and so on.
- * Shared with the draft, whose layer has no input norm. */
-int decoder_layer_load(struct decoder_layer *layer, const struct weights *w, bool has_input_norm,
+/* Reads one decoder layer whose tensors are named prefix + "self_attn.q_proj.weight" and so on. */
+int decoder_layer_load(struct decoder_layer *layer, const struct weights *w, bool is_draft,
                        const struct lm_config *cfg, struct error *err);
 void decoder_layer_done(struct decoder_layer *layer, struct device *dev);
 
-/* The two halves of a layer around its attention, for n rows: scratch->qkv = projections of `in`;
- * and scratch->x += o(scratch->mixed), then x += MLP(norm(x)). */
+/* What comes behind a layer's attention, for n rows: scratch->x += o(scratch->mixed), then x +=
+ * MLP(norm(x)). */
 struct layer_args {
     const struct decoder_layer *layer;
     const struct lm_config *cfg;
@@ -80,7 +79,6 @@ struct layer_args {
     const int32_t *n;
     int max;
 };
-void decoder_layer_project(const struct layer_args *a, struct stream *s, const void *in);
 void decoder_layer_finish(const struct layer_args *a, struct stream *s);
 
 /* The rotary table of theta for n_positions, in device memory; freed by the caller.  With n_axes >

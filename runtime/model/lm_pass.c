@@ -4,26 +4,6 @@
 #include <assert.h>
 #include <string.h>
 
-static int qkv_width(const struct lm_config *cfg)
-{
-    return (cfg->n_heads + 2 * cfg->n_kv_heads) * cfg->head_dim;
-}
-
-void decoder_layer_project(const struct layer_args *a, struct stream *s, const void *in)
-{
-    const struct gemm_args qkv = {
-        .w = a->layer->qkv,
-        .bias = a->layer->qkv_bias,
-        .x = in,
-        .y = a->scratch->qkv,
-        .n = a->n,
-        .max = a->max,
-        .ldx = a->cfg->hidden,
-        .ldy = qkv_width(a->cfg),
-    };
-    a->ops->gemm(s, &qkv);
-}
-
 void decoder_layer_finish(const struct layer_args *a, struct stream *s)
 {
     int hidden = a->cfg->hidden, wide = a->cfg->intermediate;
@@ -66,7 +46,7 @@ void decoder_layer_finish(const struct layer_args *a, struct stream *s)
 }
 
 void lm_scratch_init(struct lm_scratch *scratch, struct device *dev, const struct lm_config *cfg,
-                     int max_rows)
+                     bool is_draft, int max_rows)
 {
     size_t row = (size_t)max_rows * dtype_size(device_ops(dev)->act);
     size_t hidden = (size_t)cfg->hidden, wide = (size_t)cfg->intermediate;
@@ -74,7 +54,7 @@ void lm_scratch_init(struct lm_scratch *scratch, struct device *dev, const struc
     scratch->max_rows = max_rows;
     scratch->x = device_alloc(dev, row * hidden, "residual stream");
     scratch->normed = device_alloc(dev, row * hidden, "normed rows");
-    scratch->qkv = device_alloc(dev, row * (size_t)qkv_width(cfg), "q, k and v rows");
+    scratch->q = device_alloc(dev, row * mixed * (is_draft ? 3 : 1), "q rows");
     scratch->mixed = device_alloc(dev, row * mixed, "attention rows");
     scratch->product = device_alloc(dev, row * wide, "MLP rows");
 }
@@ -83,7 +63,7 @@ void lm_scratch_done(struct lm_scratch *scratch, struct device *dev)
 {
     device_free(dev, scratch->x);
     device_free(dev, scratch->normed);
-    device_free(dev, scratch->qkv);
+    device_free(dev, scratch->q);
     device_free(dev, scratch->mixed);
     device_free(dev, scratch->product);
     memset(scratch, 0, sizeof(*scratch));
@@ -128,21 +108,23 @@ void lm_forward(const struct lm *lm, struct stream *s, const struct lm_scratch *
                                         .ops = ops,
                                         .n = rows->n,
                                         .max = rows->max};
-        const struct rope_append_args append = {.qkv = scratch->qkv,
-                                                .rope = lm->rope,
-                                                .rows = *rows,
-                                                .pool = *kv,
-                                                .layer = i,
-                                                .n_heads = lm->cfg.n_heads};
-        const struct attention_args attention = {.qkv = scratch->qkv,
+        const struct qkv_args qkv = {.w = layer->qkv,
+                                     .bias = layer->qkv_bias,
+                                     .x = scratch->normed,
+                                     .q = scratch->q,
+                                     .rope = lm->rope,
+                                     .rows = *rows,
+                                     .pool = *kv,
+                                     .layer = i,
+                                     .n_heads = lm->cfg.n_heads};
+        const struct attention_args attention = {.q = scratch->q,
                                                  .out = scratch->mixed,
                                                  .rows = *rows,
                                                  .pool = *kv,
                                                  .layer = i,
                                                  .n_heads = lm->cfg.n_heads};
         norm_rows(lm, s, rows, scratch->x, layer->input_norm, scratch->normed);
-        decoder_layer_project(&args, s, scratch->normed);
-        ops->rope_append(s, &append);
+        ops->qkv(s, &qkv);
         ops->attention(s, &attention);
         decoder_layer_finish(&args, s);
     }

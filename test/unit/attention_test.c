@@ -5,34 +5,30 @@
 
 enum { N_LAYERS = 2, LAYER = 1, BEHIND = 2 };
 
-/* Runs attention on q [n][width] (keys and values of qkv stay NaN: they are read from the pages)
- * and returns out [n + BEHIND][n_heads head_dim]. */
+/* Runs attention on q [n][n_heads head_dim] and returns out [n + BEHIND][n_heads head_dim]. */
 static float *run_attention(const struct pages *p, const struct page_row *rows, const float *q,
                             int n, int n_heads)
 {
     struct kernels *k = p->k;
-    const size_t out_width = (size_t)n_heads * p->pool.head_dim;
-    const size_t width = out_width + (size_t)2 * p->pool.n_kv_heads * p->pool.head_dim;
+    const size_t width = (size_t)n_heads * p->pool.head_dim;
     const int max = n + BEHIND;
-    float *qkv = kernels_host(k, (size_t)max * width * sizeof(float));
-    memset(qkv, 0xff, (size_t)max * width * sizeof(float));
-    for (int r = 0; r < n; r++)
-        memcpy(qkv + r * width, q + r * out_width, out_width * sizeof(float));
-    void *out = kernels_empty_act(k, (size_t)max * out_width);
+    void *device_q = kernels_empty_act(k, (size_t)max * width);
+    void *out = kernels_empty_act(k, (size_t)max * width);
+    kernels_write_act(k, device_q, q, n * width);
     const struct rows on_device = pages_rows(k, rows, n, max);
     k->ops->plan(k->stream, &(struct plan_args){.rows = on_device,
                                                 .n_heads = n_heads,
                                                 .n_kv_heads = p->pool.n_kv_heads});
     k->ops->attention(k->stream, &(struct attention_args){
-                                     .qkv = kernels_upload_act(k, qkv, max * width),
+                                     .q = device_q,
                                      .out = out,
                                      .rows = on_device,
                                      .pool = p->pool,
                                      .layer = LAYER,
                                      .n_heads = n_heads,
                                  });
-    float *got = kernels_download_act(k, out, (size_t)max * out_width);
-    CHECK_UNTOUCHED(got + n * out_width, BEHIND * out_width * sizeof(float));
+    float *got = kernels_download_act(k, out, (size_t)max * width);
+    CHECK_UNTOUCHED(got + n * width, BEHIND * width * sizeof(float));
     return got;
 }
 

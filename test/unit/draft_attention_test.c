@@ -152,7 +152,8 @@ TEST(pages_of_pure_image_have_no_draft_page_and_are_skipped)
     kernels_close(&f.k);
 }
 
-TEST(the_draft_rotates_and_attends_like_rope_append_and_attention)
+/* q, k and v as they are, by a product with the identity. */
+TEST(the_draft_rotates_and_attends_like_qkv_and_attention)
 {
     struct fixture f;
     setup(&f, 40, 1);
@@ -162,23 +163,44 @@ TEST(the_draft_rotates_and_attends_like_rope_append_and_attention)
             (struct page_row){.slot = 130 + f.n, .prefix = 131 + f.n, .pos = {f.n, f.n, f.n}};
     pages_upload(&f.pages);
     struct kernels *k = &f.k;
-    const size_t n_in = (size_t)f.n * f.width;
-    void *qkv = kernels_upload_act(k, f.qkv, n_in), *out = kernels_empty_act(k, n_in / 3);
+    const size_t n_in = (size_t)f.n * f.width, width = (size_t)f.width;
+    void *q = kernels_empty_act(k, n_in / 3), *out = kernels_empty_act(k, n_in / 3);
+    float *identity = kernels_host(k, width * width * sizeof(float));
+    for (size_t i = 0; i < width; i++) identity[i * width + i] = 1;
+    struct packed *w = k->ops->pack(k->dev, identity, DTYPE_F32, f.width, f.width, f.head_dim / 2);
     struct kv_pool target = f.pages.pool;
     target.valid = NULL;
     struct rows rows = pages_rows(k, f.rows, f.n, f.n);
-    k->ops->rope_append(
-        k->stream,
-        &(struct rope_append_args){
-            .qkv = qkv, .rope = f.rope, .rows = rows, .pool = target, .n_heads = N_HEADS});
+    k->ops->qkv(k->stream, &(struct qkv_args){.w = w,
+                                              .x = kernels_upload_act(k, f.qkv, n_in),
+                                              .q = q,
+                                              .rope = f.rope,
+                                              .rows = rows,
+                                              .pool = target,
+                                              .n_heads = N_HEADS});
     k->ops->plan(k->stream, &(struct plan_args){rows, N_HEADS, N_HEADS});
-    k->ops->attention(
-        k->stream, &(struct attention_args){
-                       .qkv = qkv, .out = out, .rows = rows, .pool = target, .n_heads = N_HEADS});
-    float *want_qkv = kernels_download_act(k, qkv, n_in);
-    float *want = kernels_download_act(k, out, n_in / 3);
+    k->ops->attention(k->stream,
+                      &(struct attention_args){
+                          .q = q, .out = out, .rows = rows, .pool = target, .n_heads = N_HEADS});
+    const float *want_q = kernels_download_act(k, q, n_in / 3);
+    const float *want = kernels_download_act(k, out, n_in / 3);
+    pages_download(&f.pages);
+    const size_t n_floats = (size_t)target.n_pages * N_HEADS * PAGE_LEN * (size_t)f.head_dim;
+    const size_t bytes = n_floats * sizeof(float);
+    const float *key = memcpy(kernels_host(k, bytes), f.pages.key, bytes);
+    const float *value = memcpy(kernels_host(k, bytes), f.pages.value, bytes);
+    for (int r = 0; r < f.n; r++)
+        for (int h = 0; h < N_HEADS; h++) { /* the draft is to write them again */
+            const size_t at = pages_at(&f.pages, 0, 0, h, f.rows[r].slot);
+            memset(f.pages.key + at, 0xff, (size_t)f.head_dim * sizeof(float));
+            memset(f.pages.value + at, 0xff, (size_t)f.head_dim * sizeof(float));
+        }
     run(&f, false);
-    CHECK_SAME_BITS(f.after, want_qkv, n_in);
+    for (int r = 0; r < f.n; r++)
+        CHECK_SAME_BITS(f.after + (size_t)r * width, want_q + (size_t)r * width / 3, width / 3);
+    CHECK_SAME_BITS(f.pages.key, key, n_floats);
+    CHECK_SAME_BITS(f.pages.value, value, n_floats);
+    k->ops->packed_free(k->dev, w);
     CHECK_CLOSE_ACT(k, f.out, want, n_in / 3, 0, 0, 2); /* float: the same bits */
     kernels_close(k);
 }

@@ -43,7 +43,7 @@ static struct fixture open_folder(const char *path, const struct lm_config *cfg)
     if (safetensors_open(&f.st, path, &err) != 0 ||
         lm_open(&f.lm, f.dev, f.st, cfg, N_PAGES * PAGE_LEN, &err) != 0)
         test_fail(__FILE__, __LINE__, "%s", err.text);
-    lm_scratch_init(&f.scratch, f.dev, cfg, MAX_ROWS);
+    lm_scratch_init(&f.scratch, f.dev, cfg, false, MAX_ROWS);
     size_t ints = MAX_ROWS * sizeof(int32_t), floats = (size_t)cfg->hidden * sizeof(float);
     f.rows = (struct rows){.n = device_alloc(f.dev, sizeof(int32_t), "rows"),
                            .max = MAX_ROWS,
