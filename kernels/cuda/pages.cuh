@@ -151,6 +151,7 @@ template <class T, int D>
 __device__ __forceinline__ void load_queries(T *to, const struct page_tile *tile, const T *q,
                                              int n_heads, int head_dim)
 {
+#pragma unroll 1 /* as attend_load */
     for (int i = threadIdx.x; i < ATTEND_ROWS * (D / 8); i += ATTEND_THREADS) {
         const int query = i / (D / 8), c = i % (D / 8), r = query / tile->group;
         const bool is_read = r < tile->unit.n_rows && c * 8 < head_dim;
