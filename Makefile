@@ -40,7 +40,7 @@ TESTS := $(patsubst test/unit/%.c,$(BUILD)/test/%,$(TEST_SRC))
 FUZZ  := $(patsubst test/fuzz/%.c,$(BUILD)/test/%,$(FUZZ_SRC))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 
-.PHONY: all run test test-programs emu-tests test-emu cuda-check gpu-tests gpu-check check bench deps clean
+.PHONY: all run test test-programs emu-tests emu-op-tests test-emu cuda-check gpu-tests gpu-check check bench deps clean
 all: $(BUILD)/vispecd
 
 $(BUILD)/obj/%.o: %.c Makefile
@@ -149,6 +149,7 @@ $(BUILD)/emu/bench/%: $(BUILD)/obj/bench/gpu/%.o $(call obj,bench/gpu/bench.c be
 	$(EMU_LINK)
 
 emu-tests: $(EMU_TESTS) $(BUILD)/emu/vispecd
+emu-op-tests: $(OP_TESTS:%=$(BUILD)/emu/test/%-bf16)
 
 # Runs them, and ends with a line that counts.
 test-emu: emu-tests
@@ -240,11 +241,12 @@ run: deps
 	@$(MAKE) --no-print-directory all
 	@scripts/run
 
-# The unit tests and fuzz corpora run twice: as built for use, and with address and undefined sanitizers.
+# The unit tests, the fuzz corpora and the operations on the emulator run twice: as built for use, and with
+# address and undefined sanitizers.
 test: deps
 	@$(MAKE) --no-print-directory test-programs emu-tests all cuda-check
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan SANITIZE=address,undefined OPT="-O1 -g" \
-		test-programs
+		test-programs emu-op-tests
 	@scripts/run-tests $(BUILD)
 
 test-programs: $(TESTS) $(FUZZ)

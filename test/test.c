@@ -9,8 +9,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_TESTS    256
-#define TIMEOUT_S    60
+#define MAX_TESTS 256
+#ifdef __SANITIZE_ADDRESS__
+#define TIMEOUT_S 240 /* an emulated device with a sanitizer is slow */
+#else
+#define TIMEOUT_S 60
+#endif
 #define EXIT_FAILED  1
 #define EXIT_SKIPPED 77
 #ifndef TEST_DATA

@@ -29,7 +29,12 @@ struct emu_cell {
     const void *written_at, *read_at;
 };
 
-static std::vector<emu_cell *> free_cells; /* for the largest block each */
+static struct cell_arrays : std::vector<emu_cell *> { /* for the largest block each */
+    ~cell_arrays()
+    {
+        for (emu_cell *cells : *this) free(cells);
+    }
+} free_cells;
 
 emu_cell *emu_cells_new(void)
 {
