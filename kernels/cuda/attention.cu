@@ -19,6 +19,9 @@
 #include "kernels/cuda/ops.cuh"
 #include "kernels/cuda/pages.cuh"
 
+static_assert(MAX_HEAD_GROUP <= ATTEND_ROWS, "a tile has all heads that share a kv head");
+static_assert(MAX_HEAD_DIM <= 128, "the widest template, whose partial sums are counted below");
+
 constexpr int MIN_PAGES = 2;  /* of a unit: shorter ones cost more in the merge than they gain */
 constexpr int MAX_UNITS = 32; /* of a tile: a lane each in merge */
 constexpr int PLAN_THREADS = 512, MERGE_THREADS = 256;

@@ -130,9 +130,12 @@ static void read_decoder(struct fields *r, const json_t *text, const struct lm_c
     if (!fields_get(text, "head_dim") && out->hidden % out->n_heads != 0)
         fields_fail(r, "num_attention_heads", fields_get(text, "num_attention_heads"),
                     "not a divisor of hidden_size, and there is no head_dim");
-    if (out->n_heads / out->n_kv_heads > MAX_HEAD_GROUP)
-        fields_fail(r, "num_attention_heads", fields_get(text, "num_attention_heads"),
-                    "more than 64 for each of num_key_value_heads");
+    if (out->n_heads / out->n_kv_heads > MAX_HEAD_GROUP) {
+        char wanted[80];
+        snprintf(wanted, sizeof(wanted), "more than %d for each of num_key_value_heads",
+                 MAX_HEAD_GROUP);
+        fields_fail(r, "num_attention_heads", fields_get(text, "num_attention_heads"), wanted);
+    }
     int head_dim = out->hidden / out->n_heads;
     out->head_dim = fields_int(r, text, "head_dim", head_dim, 1, MAX_WIDTH);
     const char *key = fields_get(text, "head_dim") ? "head_dim" : "num_attention_heads";

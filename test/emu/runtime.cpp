@@ -314,10 +314,13 @@ cudaError_t cudaGraphDestroy(cudaGraph_t g)
 /* ---- NVTX --------------------------------------------------------------------------------------
  */
 
+/* Nobody takes them while a daemon runs, so they are kept up to a length. */
+constexpr size_t MAX_RANGES_LEN = 1 << 16;
 static std::string ranges, taken;
 
 int nvtxRangePushA(const char *message)
 {
+    if (ranges.size() > MAX_RANGES_LEN) ranges.clear();
     ranges += std::string(message) + "(";
     return 0;
 }
